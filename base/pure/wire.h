@@ -67,6 +67,7 @@ struct kfs_wire_req {
 static_assert(sizeof(struct kfs_wire_req) == 144, "request layout");
 
 /* kfs_wire_rep.status beyond -errno: path resolution leaves the volume; data = the path to go on with. */
+/* For operations on two names value says which one escaped (1 or 2). A symlink that is followed as the last component escapes like any other. */
 #define KFS_WIRE_ESCAPE_ABS (-10001) /* data: an absolute host path (target of an absolute symlink + what was left) */
 #define KFS_WIRE_ESCAPE_UP (-10002)  /* data: what is left after ".." at the root, relative to the prefix's parent */
 
