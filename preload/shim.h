@@ -20,6 +20,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 #define KFS_LIKELY(x) __builtin_expect(!!(x), 1)
 #define KFS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
@@ -152,5 +154,7 @@ long kfs_pre_before_close(int fd);
 uint32_t kfs_pre_umask(void);
 /* A name for the kernel that leads to the content of this open genuine fd: the cache file's own path (same user) or /proc/self/fd/N. cap >= KFS_PATH_MAX. */
 void kfs_pre_fd_path(int fd, char *buf, size_t cap);
+
+#pragma GCC visibility pop
 
 #endif
