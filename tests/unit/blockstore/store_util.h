@@ -7,8 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <sched.h>
 #include <stdint.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define VOLUME "0b5a9d7e-3c1f-4f64-9d0e-5a7a3c9b1e42"
@@ -174,6 +177,35 @@ static __attribute__((unused)) void rig_compare(struct rig *r)
     close(fd);
     unlink(path);
 }
+
+/* In a child: a file system of its own at dir, gone with the child. False: not permitted here. */
+static __attribute__((unused)) bool small_fs(const char *dir, const char *options)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("tmpfs", dir, "tmpfs", 0, options) == 0;
+}
+
+/* Run fn(arg) in a child; its exit code: 0 fine, 77 not possible here, else the number of the check that failed. */
+static __attribute__((unused)) int in_child(void (*fn)(void *arg), void *arg)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        fn(arg);
+        _exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+        return 255;
+    return WEXITSTATUS(status);
+}
+#define CHILD_CHECK(number, x)                                                                     \
+    do {                                                                                           \
+        if (!(x)) {                                                                                \
+            printf("  check %d in the child is false: %s (%s)\n", number, #x, kerr.msg);           \
+            fflush(stdout);                                                                        \
+            _exit(number);                                                                         \
+        }                                                                                          \
+    } while (0)
 
 static __attribute__((unused)) void fill_pattern(unsigned char *p, size_t n, uint64_t seed)
 {

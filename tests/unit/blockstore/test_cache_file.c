@@ -455,4 +455,49 @@ TEST(cache_eviction)
     den_close(&d);
 }
 
+static void full_cache(void *arg)
+{
+    const char *dir = arg;
+    char path[700], name[64];
+    struct kfs_cache *c = NULL;
+    bool rebooted;
+    int fd, held = -1;
+    if (!small_fs(dir, "size=4m,nr_inodes=300"))
+        _exit(77);
+    snprintf(path, sizeof path, "%s/cache", dir);
+    CHILD_CHECK(1, kfs_cache_open(path, VOLUME, 0, &c, &rebooted, &kerr) == 0);
+    CHILD_CHECK(2, kfs_cache_on_tmpfs(c));
+    for (kfs_ino_t ino = 1; ino <= 1000; ino++) { /* more files than fit: the oldest give way */
+        CHILD_CHECK(3, kfs_cache_fill_begin(c, ino << 8, name, &fd, &kerr) == 0);
+        CHILD_CHECK(4, kfs_cache_fill_end(c, name, ino << 8, 1, false, &kerr) == 0);
+        if (ino == 1)
+            held = fd;
+        else
+            close(fd);
+    }
+    CHILD_CHECK(5, held >= 0 && pwrite(held, "still mine", 10, 0) == 10);
+    for (kfs_ino_t ino = 1; ino <= 1000; ino++) { /* live files do not */
+        int rc = kfs_cache_create_live(c, ino, &fd, &kerr);
+        if (rc == -ENOSPC) {
+            CHILD_CHECK(6, strstr(kerr.msg, "make room") && ino > 200);
+            CHILD_CHECK(7, kfs_cache_open_live(c, 1, O_RDONLY) >= 0);
+            return;
+        }
+        CHILD_CHECK(8, rc == 0);
+        close(fd);
+    }
+    _exit(9);
+}
+
+TEST(cache_full)
+{
+    char dir[512];
+    tmp_make(dir, sizeof dir);
+    int rc = in_child(full_cache, dir);
+    tmp_remove(dir);
+    if (rc == 77)
+        SKIP("needs the right to mount");
+    ASSERT_EQ(rc, 0);
+}
+
 KT_MAIN
