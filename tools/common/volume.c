@@ -1,0 +1,290 @@
+#include "tools/common/volume.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CACHE_CAP_DEFAULT (10ULL << 30)
+
+int kfs_volume_url_path(const char *url, char *buf, size_t cap, struct kfs_err *err)
+{
+    if (strncmp(url, "mysql:", 6) == 0)
+        return KFS_FAIL(err, EINVAL, "mysql: not in this build: '%s'; use 'sqlite:PATH'", url);
+    if (strncmp(url, "sqlite:", 7) != 0)
+        return KFS_FAIL(err, EINVAL, "unknown scheme in volume URL '%s'; use 'sqlite:PATH' or a name from the configuration file", url);
+    const char *path = url + 7;
+    if (!*path || path[strlen(path) - 1] == '/')
+        return KFS_FAIL(err, EINVAL, "volume URL '%s' names no file; use 'sqlite:PATH'", url);
+    if (strchr(path, '\n'))
+        return KFS_FAIL(err, EINVAL, "volume URL contains a line break");
+
+    /* The file may not exist yet: only its directory is made real, unless the file itself is a symlink. */
+    char dir[KFS_PATH_MAX], real[KFS_PATH_MAX];
+    if (realpath(path, real)) {
+        if (strlen(real) >= cap)
+            return KFS_FAIL(err, ENAMETOOLONG, "path of the database is too long: '%.200s'", path);
+        strcpy(buf, real);
+        return 0;
+    }
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    int n = snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    if (n < 0 || (size_t)n >= sizeof dir)
+        return KFS_FAIL(err, ENAMETOOLONG, "path of the database is too long: '%.200s'", path);
+    if (!realpath(dir, real))
+        return KFS_FAIL(err, errno, "directory of database '%s' cannot be used: %s", path, strerror(errno));
+    n = snprintf(buf, cap, "%s/%s", strcmp(real, "/") == 0 ? "" : real, name);
+    if (n < 0 || (size_t)n >= cap)
+        return KFS_FAIL(err, ENAMETOOLONG, "path of the database is too long: '%.200s'", path);
+    return 0;
+}
+
+static void unlink_database(const char *path)
+{
+    char side[KFS_PATH_MAX];
+    const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
+    for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
+        snprintf(side, sizeof side, "%s%s", path, suffix[i]);
+        (void)unlink(side);
+    }
+}
+
+int kfs_volume_format(const char *url, const char *store_url, const char *name, struct kfs_meta_volume *ret, struct kfs_err *err)
+{
+    char path[KFS_VOLUME_URL_MAX];
+    int r = kfs_volume_url_path(url, path, sizeof path, err);
+    if (r < 0)
+        return r;
+    struct kfs_meta_volume v = {0};
+    int n = store_url ? snprintf(v.store, sizeof v.store, "%s", store_url) : snprintf(v.store, sizeof v.store, "file:%s.objects", path);
+    if (n < 0 || (size_t)n >= sizeof v.store)
+        return KFS_FAIL(err, ENAMETOOLONG, "store URL is too long");
+    if (strncmp(v.store, "file:", 5) != 0)
+        return KFS_FAIL(err, EINVAL, "unknown scheme in store URL '%s'; use 'file:/absolute/directory'", v.store);
+    const char *base = strrchr(path, '/');
+    snprintf(v.name, sizeof v.name, "%.63s", name && *name ? name : base ? base + 1 : path);
+
+    struct kfs_lock *lock = NULL;
+    r = kfs_lock_acquire(path, url, &lock, err);
+    if (r < 0)
+        return r;
+    r = kfs_meta_format(path, &v, geteuid(), getegid(), err);
+    if (r == -EEXIST)
+        r = KFS_FAIL(err, EEXIST, "database '%s' already holds a volume; remove it first, or choose another path", path);
+    if (r == 0) {
+        r = kfs_store_format(v.store, v.id, err);
+        if (r < 0) {
+            if (r == -EEXIST && (!err || !err->code))
+                KFS_FAIL(err, EEXIST, "store '%s' belongs to another volume; choose another directory", v.store);
+            unlink_database(path);
+        }
+    }
+    kfs_lock_release(lock);
+    if (r == 0 && ret)
+        *ret = v;
+    return r;
+}
+
+/* ---- the cache directory ---------------------------------------------------------------------------------------- */
+
+static bool holds_live(const char *dir)
+{
+    char w[KFS_PATH_MAX];
+    snprintf(w, sizeof w, "%s/w", dir);
+    DIR *d = opendir(w);
+    if (!d)
+        return false;
+    bool any = false;
+    for (struct dirent *e; !any && (e = readdir(d));)
+        any = e->d_name[0] != '.';
+    closedir(d);
+    return any;
+}
+
+static int make_parents(char *dir)
+{
+    for (char *p = dir + 1; *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = 0;
+        int r = mkdir(dir, 0700);
+        int e = errno;
+        *p = '/';
+        if (r < 0 && e != EEXIST && access(dir, F_OK) < 0 && e != EROFS && e != EACCES)
+            return -e;
+    }
+    return mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* Open `dir` as the cache if it can be created and written. */
+static int cache_try(struct kfs_volume *v, const char *dir, struct kfs_err *err)
+{
+    char real[KFS_PATH_MAX];
+    if (dir[0] != '/' || strlen(dir) >= 1000)
+        return KFS_FAIL(err, EINVAL, "cache directory '%.200s' must be an absolute path of less than 1000 bytes", dir);
+    snprintf(real, sizeof real, "%s", dir);
+    size_t len = strlen(real);
+    while (len > 1 && real[len - 1] == '/')
+        real[--len] = 0;
+    int r = make_parents(real);
+    if (r < 0)
+        return KFS_FAIL(err, -r, "cannot make cache directory '%s': %s; give another with --cache-dir", real, strerror(-r));
+    /* Descriptors are recognised by the path that the kernel shows for them: it must be free of symlinks. */
+    char clean[KFS_PATH_MAX];
+    if (!realpath(real, clean))
+        return KFS_FAIL(err, errno, "cannot use cache directory '%s': %s; give another with --cache-dir", real, strerror(errno));
+    if (access(clean, R_OK | W_OK | X_OK) < 0)
+        return KFS_FAIL(err, errno, "cannot write cache directory '%s': %s; give another with --cache-dir", clean, strerror(errno));
+    bool rebooted = false;
+    r = kfs_cache_open(clean, v->id, v->cache_cap_bytes, &v->cache, &rebooted, err);
+    if (r < 0)
+        return r;
+    v->rebooted = v->rebooted || rebooted;
+    r = kfs_meta_setting_set(v->meta, "cache_dir", clean, err);
+    if (r < 0) {
+        kfs_cache_close(v->cache);
+        v->cache = NULL;
+    }
+    return r;
+}
+
+static int cache_default(struct kfs_volume *v, const char *recorded, struct kfs_err *err)
+{
+    char dir[6][KFS_PATH_MAX] = {{0}};
+    int n = 0;
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (recorded[0] && access(recorded, F_OK) == 0)
+        snprintf(dir[n++], KFS_PATH_MAX, "%s", recorded);
+    if (xdg && xdg[0] == '/')
+        snprintf(dir[n++], KFS_PATH_MAX, "%s/kfs/%s", xdg, v->id);
+    if (home && home[0] == '/' && access(home, W_OK) == 0)
+        snprintf(dir[n++], KFS_PATH_MAX, "%s/.cache/kfs/%s", home, v->id);
+    snprintf(dir[n++], KFS_PATH_MAX, "/var/tmp/kfs-%u/%s", geteuid(), v->id);
+    snprintf(dir[n++], KFS_PATH_MAX, "%s.cache", v->path);
+    struct kfs_err last = {0};
+    for (int i = 0; i < n; i++) {
+        last = (struct kfs_err){0};
+        int r = cache_try(v, dir[i], &last);
+        if (r == 0)
+            return 0;
+    }
+    return KFS_FAIL(err, last.code ? last.code : EIO, "no usable cache directory: %s", last.msg);
+}
+
+static int cache_choose(struct kfs_volume *v, const char *explicit_dir, struct kfs_err *err)
+{
+    char recorded[KFS_PATH_MAX] = "";
+    int r = kfs_meta_setting_get(v->meta, "cache_dir", recorded, sizeof recorded, err);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (!explicit_dir)
+        return cache_default(v, recorded, err);
+    char given[KFS_PATH_MAX], real[KFS_PATH_MAX];
+    snprintf(given, sizeof given, "%s", explicit_dir);
+    if (given[0] == '/' && make_parents(given) == 0 && realpath(given, real) && recorded[0] && strcmp(real, recorded) != 0 &&
+        holds_live(recorded)) {
+        /* Uncommitted files of the last session lie in the old directory: they come first. */
+        r = cache_try(v, recorded, err);
+        if (r == 0)
+            snprintf(v->cache_wanted, sizeof v->cache_wanted, "%s", real);
+        return r;
+    }
+    return cache_try(v, explicit_dir, err);
+}
+
+int kfs_volume_switch_cache(struct kfs_volume *v, struct kfs_err *err)
+{
+    struct kfs_cache *old = v->cache;
+    v->cache = NULL;
+    int r = cache_try(v, v->cache_wanted, err);
+    if (r < 0) {
+        v->cache = old;
+        return r;
+    }
+    kfs_cache_close(old);
+    v->cache_wanted[0] = 0;
+    return 0;
+}
+
+/* ---- open, close -------------------------------------------------------------------------------------------------- */
+
+static int session_begin(struct kfs_volume *v, struct kfs_err *err)
+{
+    char session[64] = "";
+    int r = kfs_meta_setting_get(v->meta, "session", session, sizeof session, err);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    v->unclean = strncmp(session, "open", 4) == 0;
+    while (v->epoch == 0)
+        if (getrandom(&v->epoch, sizeof v->epoch, 0) != sizeof v->epoch)
+            return KFS_FAIL(err, EIO, "no random numbers from the kernel");
+    snprintf(session, sizeof session, "open %016llx", (unsigned long long)v->epoch);
+    return kfs_meta_setting_set(v->meta, "session", session, err);
+}
+
+int kfs_volume_open(const char *url, const struct kfs_volume_options *o, struct kfs_volume **ret_v, struct kfs_err *err)
+{
+    struct kfs_volume *v = calloc(1, sizeof *v);
+    if (!v)
+        return KFS_FAIL(err, ENOMEM, "out of memory");
+    v->cache_cap_bytes = o->cache_cap_bytes ? o->cache_cap_bytes : CACHE_CAP_DEFAULT;
+    int r = kfs_volume_url_path(url, v->path, sizeof v->path, err);
+    if (r < 0)
+        goto out;
+    snprintf(v->url, sizeof v->url, "sqlite:%s", v->path);
+    if (access(v->path, F_OK) < 0) {
+        r = KFS_FAIL(err, errno, errno == ENOENT ? "database '%s' does not exist; create it with 'kfs format sqlite:%s' or 'kfs-run --create'"
+                                                 : "cannot reach database '%s' (%s)",
+                     v->path, errno == ENOENT ? v->path : strerror(errno));
+        goto out;
+    }
+    r = kfs_lock_acquire(v->path, v->url, &v->lock, err);
+    if (r < 0)
+        goto out;
+    r = kfs_meta_open(v->path, &v->meta, err);
+    if (r < 0)
+        goto out;
+    snprintf(v->id, sizeof v->id, "%s", kfs_meta_volume(v->meta)->id);
+    r = kfs_store_open(kfs_meta_volume(v->meta)->store, v->id, &v->store, err);
+    if (r < 0)
+        goto out;
+    if (!o->without_cache) {
+        char below[KFS_PATH_MAX];
+        const char *dir = o->cache_dir;
+        if (!dir && o->cache_parent && *o->cache_parent) {
+            snprintf(below, sizeof below, "%.1000s/%s", o->cache_parent, v->id);
+            dir = below;
+        }
+        r = cache_choose(v, dir, err);
+        if (r < 0)
+            goto out;
+        r = session_begin(v, err);
+        if (r < 0)
+            goto out;
+    }
+    *ret_v = v;
+    return 0;
+out:
+    kfs_volume_close(v, false);
+    return r;
+}
+
+void kfs_volume_close(struct kfs_volume *v, bool clean)
+{
+    if (!v)
+        return;
+    if (v->cache)
+        kfs_cache_close(v->cache);
+    if (v->store)
+        kfs_store_close(v->store);
+    if (v->meta && clean && v->epoch)
+        (void)kfs_meta_setting_set(v->meta, "session", "clean", NULL);
+    kfs_meta_close(v->meta);
+    kfs_lock_release(v->lock);
+    free(v);
+}

@@ -1,0 +1,58 @@
+/* tools/common/volume.h — an opened volume: lock + metadata + store + cache directory + session record
+ *
+ * What     Joins meta and blockstore, which do not know each other. kfsd serves one of these; `kfs format` and `kfs fsck` use it without serving.
+ * Model    A volume URL is "sqlite:PATH"; the database file names everything else: PATH.lock, PATH.objects (default store), and, in its settings, the
+ *          cache directory of the last session. Opening takes the lock, so there is one opener at a time on any node that shares the file.
+ *          Settings used here: "session" = "open EPOCH" while open, "clean" after a regular end; "cache_dir" = the cache directory of the last session.
+ * Owner    struct kfs_volume belongs to the caller of open; kfs_volume_close frees all of it.
+ * Threads  The parts are thread-safe by their own contracts; open, close and switch_cache are one thread's.
+ * Blocks   Yes.
+ * Errors   -errno + err with what, where, cure. -EBUSY: another kfsd has it (err names it).
+ */
+#ifndef KFS_TOOLS_COMMON_VOLUME_H
+#define KFS_TOOLS_COMMON_VOLUME_H
+
+#include "base/err.h"
+#include "base/pure/attr.h"
+#include "blockstore/blockstore.h"
+#include "blockstore/cache_file.h"
+#include "meta/meta.h"
+#include "tools/common/lockfile.h"
+
+#define KFS_VOLUME_URL_MAX 1024
+
+struct kfs_volume {
+    char url[KFS_VOLUME_URL_MAX + 8];
+    char path[KFS_VOLUME_URL_MAX]; /* of the database, absolute */
+    char id[40];
+    uint64_t epoch; /* of this opening; random, never 0 */
+    struct kfs_lock *lock;
+    struct kfs_meta *meta;
+    struct kfs_store *store;
+    struct kfs_cache *cache; /* NULL when opened without */
+    uint64_t cache_cap_bytes;
+    bool unclean;                    /* the last session did not end regularly */
+    bool rebooted;                   /* the node was booted since: live files went to lost/ */
+    char cache_wanted[KFS_PATH_MAX]; /* an explicit directory to move to once the old one holds no live file; "" = none */
+};
+
+struct kfs_volume_options {
+    const char *cache_dir;    /* explicit, or NULL for the default */
+    const char *cache_parent; /* explicit too, for any number of volumes: each gets the directory cache_parent/ID. NULL or "": none */
+    uint64_t cache_cap_bytes; /* 0: 10 GiB */
+    bool without_cache;       /* fsck: metadata and objects only */
+};
+
+/* "sqlite:PATH" -> absolute PATH (the file need not exist, its directory must). -EINVAL: unknown or unsupported scheme, with the cure in err. */
+int kfs_volume_url_path(const char *url, char *buf, size_t cap, struct kfs_err *err);
+
+/* Make a new volume. store_url NULL: "file:PATH.objects". -EEXIST: there is one already. ret may be NULL. */
+int kfs_volume_format(const char *url, const char *store_url, const char *name, struct kfs_meta_volume *ret, struct kfs_err *err);
+
+int kfs_volume_open(const char *url, const struct kfs_volume_options *o, struct kfs_volume **ret_v, struct kfs_err *err);
+/* Move to v->cache_wanted. The caller has recovered everything live in the present directory. */
+int kfs_volume_switch_cache(struct kfs_volume *v, struct kfs_err *err);
+/* clean: everything live was committed and settled; the next session need not wait or recover. */
+void kfs_volume_close(struct kfs_volume *v, bool clean);
+
+#endif

@@ -1,0 +1,198 @@
+#include "tools/kfsd/kfsd.h"
+#include "base/clock.h"
+#include "base/fault.h"
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define SWEEP_MS 1000
+#define SESSION_BATCH_MS 20
+#define DIR_ORPHAN_NS (60ULL * 1000000000)
+#define COLLECT_S 10
+
+/* ---- settlers ----------------------------------------------------------------------------------------------------------- */
+
+static struct kfsd_file *next_job(struct kfsd_vol *v)
+{
+    pthread_mutex_lock(&v->table);
+    while (!v->queue && !atomic_load(&v->stop))
+        pthread_cond_wait(&v->work, &v->table);
+    struct kfsd_file *f = atomic_load(&v->stop) ? NULL : v->queue;
+    if (f) {
+        v->queue = f->next;
+        if (!v->queue)
+            v->queue_last = &v->queue;
+        f->queued = false;
+    }
+    pthread_mutex_unlock(&v->table);
+    return f;
+}
+
+static void *settler_main(void *arg)
+{
+    struct kfsd_vol *v = arg;
+    for (struct kfsd_file *f; (f = next_job(v));) {
+        (void)kfsd_file_settle(v, f);
+        kfsd_file_put(v, f);
+    }
+    return NULL;
+}
+
+/* ---- the watcher: last closes, and each second whatever was missed ----------------------------------------------------------- */
+
+static void sweep(struct kfsd_vol *v)
+{
+    size_t n;
+    struct kfsd_file **all = kfsd_file_all(v, &n);
+    uint64_t now = kfs_clock_mono_ns();
+    for (size_t i = 0; all && i < n; i++) {
+        struct kfsd_file *f = all[i];
+        pthread_mutex_lock(&v->table);
+        bool live = __atomic_load_n(&f->live, __ATOMIC_ACQUIRE);
+        bool due = live ? __atomic_load_n(&f->retry_ns, __ATOMIC_RELAXED) <= now : f->orphan && now - f->orphan_ns > DIR_ORPHAN_NS;
+        pthread_mutex_unlock(&v->table);
+        if (due)
+            kfsd_settle_later(v, f->ino);
+        kfsd_file_put(v, f);
+    }
+    free(all);
+}
+
+static void take_events(struct kfsd_vol *v, struct kfs_cache_events *ev)
+{
+    kfs_ino_t ino;
+    while (kfs_cache_watch_next(v->watch_fd, ev, &ino) == 1) {
+        if (ino == 0)
+            sweep(v); /* events were lost */
+        else
+            kfsd_settle_later(v, ino);
+    }
+}
+
+static void *watcher_main(void *arg)
+{
+    struct kfsd_vol *v = arg;
+    struct kfs_cache_events *ev = calloc(1, sizeof *ev);
+    uint64_t next_sweep = kfs_clock_mono_ns() + SWEEP_MS * 1000000ULL;
+    while (ev && !atomic_load(&v->stop)) {
+        uint64_t now = kfs_clock_mono_ns();
+        if (now >= next_sweep) {
+            sweep(v);
+            next_sweep = now + SWEEP_MS * 1000000ULL;
+        }
+        struct pollfd p[2] = {{.fd = v->watch_fd, .events = POLLIN}, {.fd = v->wake_fd, .events = POLLIN}};
+        if (poll(p, 2, (int)((next_sweep - now) / 1000000) + 1) <= 0)
+            continue;
+        if (p[0].revents & POLLIN) {
+            /* The kernel tells of a close just before it takes the writer off its count: a moment later the probe sees it. And with commit=session,
+             * temporary files that are written, closed and removed at once never reach the store. */
+            usleep(v->session ? SESSION_BATCH_MS * 1000 : 1000);
+            take_events(v, ev);
+        }
+    }
+    free(ev);
+    return NULL;
+}
+
+/* ---- garbage ----------------------------------------------------------------------------------------------------------------- */
+
+struct leftovers {
+    struct kfsd_vol *v;
+    unsigned gone;
+};
+
+/* Objects that a crash left between their writing and the transaction that names them. Only ids of earlier lives: newer ones may be under way. */
+static int check_object(void *arg, uint64_t object, uint64_t bytes)
+{
+    (void)bytes;
+    struct leftovers *l = arg;
+    if (atomic_load(&l->v->stop))
+        return 1;
+    if (object < l->v->first_object && kfs_meta_object_known(l->v->meta, object, NULL) == 0 && kfs_store_delete(l->v->store, object, NULL) == 0)
+        l->gone++;
+    return 0;
+}
+
+static void collect(struct kfsd_vol *v)
+{
+    uint64_t ids[256];
+    for (;;) {
+        int n = kfs_meta_garbage_list(v->meta, KFSD_GC_GRACE_S, ids, sizeof ids / sizeof *ids, NULL);
+        size_t done = 0;
+        for (int i = 0; i < n && !atomic_load(&v->stop); i++)
+            if (kfs_store_delete(v->store, ids[i], NULL) == 0)
+                ids[done++] = ids[i];
+        KFS_FAULT("gc.deleted");
+        if (done == 0 || kfs_meta_garbage_forget(v->meta, ids, done, NULL) < 0 || done < sizeof ids / sizeof *ids)
+            return;
+    }
+}
+
+static void *collector_main(void *arg)
+{
+    struct kfsd_vol *v = arg;
+    if (v->v->unclean) {
+        struct leftovers l = {.v = v};
+        (void)kfs_store_each(v->store, check_object, &l, NULL);
+        if (l.gone)
+            kfs_log(KFS_LOG_INFO, "'%s': %u objects left behind by a crash removed", v->v->url, l.gone);
+    }
+    uint64_t next = 0;
+    while (!atomic_load(&v->stop)) {
+        struct pollfd p = {.fd = v->wake_fd, .events = POLLIN};
+        uint64_t now = kfs_clock_mono_ns();
+        if (now >= next) {
+            collect(v);
+            next = now + COLLECT_S * 1000000000ULL;
+        }
+        (void)poll(&p, 1, COLLECT_S * 1000);
+    }
+    return NULL;
+}
+
+int kfsd_watch_start(struct kfsd_vol *v, struct kfs_err *err)
+{
+    v->watch_fd = kfs_cache_watch(v->cache, err);
+    if (v->watch_fd < 0) {
+        /* As a rule the user's inotify limit: last closes are then seen by the sweep alone. */
+        kfs_log(KFS_LOG_WARN, "'%s': no watch on the cache directory (%s); last closes are noticed up to a second late", v->v->url,
+                err->code ? err->msg : strerror(-v->watch_fd));
+        *err = (struct kfs_err){0};
+        v->watch_fd = -1;
+    }
+    v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (v->wake_fd < 0)
+        return KFS_FAIL(err, errno, "eventfd: %s", strerror(errno));
+    int r = pthread_create(&v->watcher, NULL, watcher_main, v);
+    for (int i = 0; r == 0 && i < 2; i++)
+        r = pthread_create(&v->settlers[i], NULL, settler_main, v);
+    if (r == 0)
+        r = pthread_create(&v->collector, NULL, collector_main, v);
+    if (r)
+        return KFS_FAIL(err, r, "cannot start a thread: %s", strerror(r));
+    v->threads_on = true;
+    return 0;
+}
+
+void kfsd_watch_stop(struct kfsd_vol *v)
+{
+    if (!v->threads_on)
+        return;
+    pthread_mutex_lock(&v->table);
+    atomic_store(&v->stop, true);
+    pthread_cond_broadcast(&v->work);
+    pthread_mutex_unlock(&v->table);
+    uint64_t one = 1;
+    (void)!write(v->wake_fd, &one, sizeof one);
+    pthread_join(v->watcher, NULL);
+    pthread_join(v->settlers[0], NULL);
+    pthread_join(v->settlers[1], NULL);
+    pthread_join(v->collector, NULL);
+    v->threads_on = false;
+    close(v->wake_fd);
+    if (v->watch_fd >= 0)
+        close(v->watch_fd);
+}
