@@ -1,8 +1,11 @@
-/* blockstore/cache_dead.c — dead directories: a removed, empty kernel directory stands for a KFS directory
+/* blockstore/cache_dead.c — dead directories: a removed, empty kernel directory stands for a KFS
+ * directory
  *
- * Model    One dead directory an inode, as long as its descriptor is among the KFS_CACHE_DEAD_MAX last used: then all descriptors of a KFS directory
- *          have the same st_ino, which programs compare. Each caller gets an open file description of its own (openat "."), because offsets
- *          belong to descriptions. Mode 0755: clients of other users may fchdir into it; nobody reaches it by name.
+ * Model    One dead directory an inode, as long as its descriptor is among the KFS_CACHE_DEAD_MAX
+ *          last used: then all descriptors of a KFS directory have the same st_ino, which programs
+ *          compare. Each caller gets an open file description of its own (openat "."), because
+ *          offsets belong to descriptions. Mode 0755: clients of other users may fchdir into it;
+ *          nobody reaches it by name.
  */
 #include "blockstore/cache_dir.h"
 #include <errno.h>
@@ -69,7 +72,8 @@ int kfs_cache_dead_dir(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err)
     int fd = dead_locked(c, ino, name);
     pthread_mutex_unlock(&c->dead_lock);
     if (fd < 0)
-        return KFS_FAIL(err, -fd, "cannot make directory '%s/d/%s': %s", c->dir, name, strerror(-fd));
+        return KFS_FAIL(err, -fd, "cannot make directory '%s/d/%s': %s", c->dir, name,
+                        strerror(-fd));
     return fd;
 }
 

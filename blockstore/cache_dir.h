@@ -1,7 +1,8 @@
 /* blockstore/cache_dir.h — what the files of the cache directory share; only cache_*.c include it
  *
- * Threads  The descriptors, dir and flags are constant after open. `lock` guards the index of clean files and its LRU list, `dead_lock` the dead
- *          directories. They are never held together, and no callback runs under either.
+ * Threads  The descriptors, dir and flags are constant after open. `lock` guards the index of clean
+ *          files and its LRU list, `dead_lock` the dead directories. They are never held together,
+ *          and no callback runs under either.
  */
 #ifndef KFS_BLOCKSTORE_CACHE_DIR_H
 #define KFS_BLOCKSTORE_CACHE_DIR_H
@@ -9,7 +10,8 @@
 #include "blockstore/cache_file.h"
 #include <pthread.h>
 
-#define KFS_CACHE_DEAD_MAX 256 /* descriptors of dead directories kept; an inode beyond these gets a new dead directory */
+#define KFS_CACHE_DEAD_MAX                                                                         \
+    256 /* descriptors of dead directories kept; an inode beyond these gets a new dead directory */
 #define KFS_CACHE_NAME_MAX 64
 
 /* A clean file in f/. In the hash chain of its inode and in the LRU list. */
@@ -48,16 +50,19 @@ struct kfs_cache {
 };
 
 /* Names (see base/pure/wire.h). buf: KFS_CACHE_NAME_MAX bytes. */
-void kfs_cache_name_clean(char *buf, kfs_ino_t ino, uint64_t version); /* "XX/INO-VERSION", below f/ */
-void kfs_cache_name_ino(char *buf, kfs_ino_t ino);                     /* "INO" */
-/* Lower-case hex without leading zeros from *s to the first other character; moves *s there. False: not such a number, or 0. */
+void kfs_cache_name_clean(char *buf, kfs_ino_t ino,
+                          uint64_t version);       /* "XX/INO-VERSION", below f/ */
+void kfs_cache_name_ino(char *buf, kfs_ino_t ino); /* "INO" */
+/* Lower-case hex without leading zeros from *s to the first other character; moves *s there. False:
+ * not such a number, or 0. */
 bool kfs_cache_parse_hex(const char **s, uint64_t *ret);
 
 /* cache_evict.c: the index of clean files */
 int kfs_cache_index_init(struct kfs_cache *c);
 void kfs_cache_index_clear(struct kfs_cache *c);
 int kfs_cache_index_scan(struct kfs_cache *c, struct kfs_err *err); /* f/ as found at open */
-/* (ino, version) is in f/ now: other versions of ino are unlinked, and others' files if that passes the cap. */
+/* (ino, version) is in f/ now: other versions of ino are unlinked, and others' files if that passes
+ * the cap. */
 void kfs_cache_index_add(struct kfs_cache *c, kfs_ino_t ino, uint64_t version);
 void kfs_cache_index_remove(struct kfs_cache *c, kfs_ino_t ino, uint64_t version);
 

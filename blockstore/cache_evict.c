@@ -1,8 +1,9 @@
 /* blockstore/cache_evict.c — what is in f/, how much it is, and what goes first
  *
- * Model    A hash by inode (one entry an inode: of several versions the highest stays) and one list from newest to oldest use. used_bytes counts the
- *          allocated bytes of clean files only: live files cannot be evicted, so the cap is no business of theirs.
- *          Unlinking is safe at any time: whoever has the file open or mapped keeps it (P4).
+ * Model    A hash by inode (one entry an inode: of several versions the highest stays) and one list
+ *          from newest to oldest use. used_bytes counts the allocated bytes of clean files only:
+ *          live files cannot be evicted, so the cap is no business of theirs. Unlinking is safe at
+ *          any time: whoever has the file open or mapped keeps it (P4).
  */
 #include "blockstore/cache_dir.h"
 #include "base/pure/hash.h"
@@ -33,7 +34,7 @@ void kfs_cache_index_clear(struct kfs_cache *c)
     c->buckets = NULL;
 }
 
-/* --- list and hash ------------------------------------------------------------------------------------------------ */
+/* --- list and hash ---------------------------------------------------------------------------- */
 
 static void lru_unlink_locked(struct kfs_cache *c, struct kfs_cache_entry *e)
 {
@@ -95,7 +96,7 @@ static void attach_locked(struct kfs_cache *c, struct kfs_cache_entry *e)
     c->entry_count++;
 }
 
-/* --- eviction ----------------------------------------------------------------------------------------------------- */
+/* --- eviction --------------------------------------------------------------------------------- */
 
 static void unlink_clean(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
 {
@@ -104,12 +105,15 @@ static void unlink_clean(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
     unlinkat(c->f_fd, name, 0);
 }
 
-/* Take entries from the old end until used <= target; `keep` (may be NULL) stays. Returns them chained by `chain`. The files are unlinked under
- * the lock, so that nobody adds the same name between the index's forgetting it and its end. */
-static struct kfs_cache_entry *evict_locked(struct kfs_cache *c, uint64_t target, const struct kfs_cache_entry *keep)
+/* Take entries from the old end until used <= target; `keep` (may be NULL) stays. Returns them
+ * chained by `chain`. The files are unlinked under the lock, so that nobody adds the same name
+ * between the index's forgetting it and its end. */
+static struct kfs_cache_entry *evict_locked(struct kfs_cache *c, uint64_t target,
+                                            const struct kfs_cache_entry *keep)
 {
     struct kfs_cache_entry *gone = NULL;
-    for (struct kfs_cache_entry *e = c->oldest, *newer; e && (c->used_bytes > target || target == 0); e = newer) {
+    for (struct kfs_cache_entry *e = c->oldest, *newer;
+         e && (c->used_bytes > target || target == 0); e = newer) {
         newer = e->newer;
         if (e == keep)
             continue;
@@ -162,7 +166,8 @@ void kfs_cache_touch(struct kfs_cache *c, kfs_ino_t ino)
     pthread_mutex_unlock(&c->lock);
 }
 
-void kfs_cache_on_evict(struct kfs_cache *c, void (*fn)(void *arg, kfs_ino_t ino, uint64_t version), void *arg)
+void kfs_cache_on_evict(struct kfs_cache *c, void (*fn)(void *arg, kfs_ino_t ino, uint64_t version),
+                        void *arg)
 {
     pthread_mutex_lock(&c->lock);
     c->on_evict = fn;
@@ -170,7 +175,7 @@ void kfs_cache_on_evict(struct kfs_cache *c, void (*fn)(void *arg, kfs_ino_t ino
     pthread_mutex_unlock(&c->lock);
 }
 
-/* --- changes ------------------------------------------------------------------------------------------------------ */
+/* --- changes ---------------------------------------------------------------------------------- */
 
 static uint64_t file_bytes(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
 {
@@ -192,14 +197,15 @@ void kfs_cache_index_add(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
         if (old->version != version)
             unlink_clean(c, ino, old->version);
     }
-    if (!e) { /* no memory to remember it: reuse the old entry, or go without accounting until the next start */
+    if (!e) { /* no memory: reuse the old entry, or go without accounting until the next start */
         e = old;
         old = NULL;
     }
     if (e) {
         *e = (struct kfs_cache_entry){.ino = ino, .version = version, .bytes = bytes};
         attach_locked(c, e);
-        /* Below the cap by a tenth, so that each new file does not evict again. The new one itself is about to be used. */
+        /* Below the cap by a tenth, so that each new file does not evict again. The new one itself
+         * is about to be used. */
         if (c->cap_bytes && c->used_bytes > c->cap_bytes)
             gone = evict_locked(c, c->cap_bytes - c->cap_bytes / 10, e);
     }
@@ -220,7 +226,7 @@ void kfs_cache_index_remove(struct kfs_cache *c, kfs_ino_t ino, uint64_t version
     free(e);
 }
 
-/* --- the state at open --------------------------------------------------------------------------------------------- */
+/* --- the state at open ------------------------------------------------------------------------ */
 
 /* "INO-VERSION" below f/XX */
 static bool parse_clean(const char *name, unsigned xx, kfs_ino_t *ret_ino, uint64_t *ret_version)
@@ -258,7 +264,8 @@ int kfs_cache_index_scan(struct kfs_cache *c, struct kfs_err *err)
             continue;
         DIR *d = fd < 0 ? NULL : fdopendir(fd);
         if (!d) {
-            int rc = KFS_FAIL(err, errno, "cannot list '%s/f/%s': %s", c->dir, sub, strerror(errno));
+            int rc =
+                KFS_FAIL(err, errno, "cannot list '%s/f/%s': %s", c->dir, sub, strerror(errno));
             if (fd >= 0)
                 close(fd);
             return rc;

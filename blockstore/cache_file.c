@@ -1,7 +1,9 @@
-/* blockstore/cache_file.c — the cache directory: opening it, and the moves of files between f/, w/ and t/
+/* blockstore/cache_file.c — the cache directory: opening it, and the moves of files between f/, w/
+ * and t/
  *
- * CACHE is flock'ed by the one process that uses it. Anything in the directory that does not look like ours is left alone; a directory that has
- * something in it but no `id` is refused, because t/ and d/ are about to be emptied.
+ * CACHE is flock'ed by the one process that uses it. Anything in the directory that does not look
+ * like ours is left alone; a directory that has something in it but no `id` is refused, because t/
+ * and d/ are about to be emptied.
  */
 #include "blockstore/cache_dir.h"
 #include "base/cleanup.h"
@@ -24,11 +26,12 @@
 #define RAMFS_MAGIC 0x858458f6
 #define ID_LINE_MAX 127
 
-/* --- names ------------------------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 void kfs_cache_name_clean(char *buf, kfs_ino_t ino, uint64_t version)
 {
-    snprintf(buf, KFS_CACHE_NAME_MAX, "%02x/%" PRIx64 "-%" PRIx64, (unsigned)(ino & 255), ino, version);
+    snprintf(buf, KFS_CACHE_NAME_MAX, "%02x/%" PRIx64 "-%" PRIx64, (unsigned)(ino & 255), ino,
+             version);
 }
 
 void kfs_cache_name_ino(char *buf, kfs_ino_t ino)
@@ -55,22 +58,27 @@ bool kfs_cache_parse_hex(const char **s, uint64_t *ret)
     return v != 0;
 }
 
-/* --- directories ------------------------------------------------------------------------------------------------- */
+/* --- directories ------------------------------------------------------------------------------ */
 
 static int make_parents(const char *dir, struct kfs_err *err)
 {
     char path[PATH_MAX];
     if (dir[0] != '/')
-        return KFS_FAIL(err, EINVAL, "cache directory '%.200s' is not absolute; give a path that starts with '/'", dir);
+        return KFS_FAIL(
+            err, EINVAL,
+            "cache directory '%.200s' is not absolute; give a path that starts with '/'", dir);
     if ((size_t)snprintf(path, sizeof path, "%s", dir) >= sizeof path)
-        return KFS_FAIL(err, ENAMETOOLONG, "cache directory '%.200s…' is too long; choose a shorter one", dir);
+        return KFS_FAIL(err, ENAMETOOLONG,
+                        "cache directory '%.200s…' is too long; choose a shorter one", dir);
     for (char *p = path + 1;; p++) {
         if (*p && *p != '/')
             continue;
         char keep = *p;
         *p = 0;
         if (mkdir(path, 0700) < 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
-            return KFS_FAIL(err, errno, "cannot create cache directory '%s': %s; choose another one", path, strerror(errno));
+            return KFS_FAIL(err, errno,
+                            "cannot create cache directory '%s': %s; choose another one", path,
+                            strerror(errno));
         *p = keep;
         if (!keep)
             return 0;
@@ -102,7 +110,8 @@ static bool dir_is_empty(int fd)
     return empty;
 }
 
-/* Remove everything below directory fd; depth bounds the recursion: the cache's own trees have two levels. */
+/* Remove everything below directory fd; depth bounds the recursion: the cache's own trees have two
+ * levels. */
 static int empty_dir(int fd, int depth)
 {
     DIR *d = dir_stream(fd, ".");
@@ -113,7 +122,8 @@ static int empty_dir(int fd, int depth)
         if (is_dots(e->d_name) || unlinkat(fd, e->d_name, 0) == 0 || errno == ENOENT)
             continue;
         rc = -errno;
-        kfs_auto_fd int sub = depth > 0 ? openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
+        kfs_auto_fd int sub =
+            depth > 0 ? openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
         if (sub >= 0)
             rc = empty_dir(sub, depth - 1);
         if (sub >= 0 && rc == 0 && unlinkat(fd, e->d_name, AT_REMOVEDIR) < 0)
@@ -129,13 +139,15 @@ static int open_sub(struct kfs_cache *c, const char *name, int *ret_fd, struct k
         return KFS_FAIL(err, errno, "cannot create '%s/%s': %s", c->dir, name, strerror(errno));
     *ret_fd = openat(c->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (*ret_fd < 0)
-        return KFS_FAIL(err, errno, "cannot open '%s/%s': %s; remove it", c->dir, name, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot open '%s/%s': %s; remove it", c->dir, name,
+                        strerror(errno));
     return 0;
 }
 
-/* --- whose cache is it? ------------------------------------------------------------------------------------------- */
+/* --- whose cache is it? ----------------------------------------------------------------------- */
 
-/* The kernel's name of this boot; "none" where /proc is missing, which then counts as the same boot as before. */
+/* The kernel's name of this boot; "none" where /proc is missing, which then counts as the same boot
+ * as before. */
 static void read_boot_id(char *buf, size_t cap)
 {
     kfs_auto_fd int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -146,9 +158,11 @@ static void read_boot_id(char *buf, size_t cap)
         snprintf(buf, cap, "none");
 }
 
-static int id_write(struct kfs_cache *c, const char *volume_id, const char *boot, struct kfs_err *err)
+static int id_write(struct kfs_cache *c, const char *volume_id, const char *boot,
+                    struct kfs_err *err)
 {
-    kfs_auto_fd int fd = openat(c->dir_fd, "id.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    kfs_auto_fd int fd =
+        openat(c->dir_fd, "id.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     int rc = fd < 0 || dprintf(fd, "%s\n%s\n", volume_id, boot) < 0 || fsync(fd) < 0 ? -errno : 0;
     if (rc == 0 && renameat(c->dir_fd, "id.new", c->dir_fd, "id") < 0)
         rc = -errno;
@@ -156,7 +170,8 @@ static int id_write(struct kfs_cache *c, const char *volume_id, const char *boot
 }
 
 /* 1: read, *ret_boot filled. 0: there is none. */
-static int id_check(struct kfs_cache *c, const char *volume_id, char ret_boot[ID_LINE_MAX + 1], struct kfs_err *err)
+static int id_check(struct kfs_cache *c, const char *volume_id, char ret_boot[ID_LINE_MAX + 1],
+                    struct kfs_err *err)
 {
     kfs_auto_fd int fd = openat(c->dir_fd, "id", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno == ENOENT)
@@ -167,31 +182,43 @@ static int id_check(struct kfs_cache *c, const char *volume_id, char ret_boot[ID
         return KFS_FAIL(err, errno, "cannot read '%s/id': %s", c->dir, strerror(errno));
     static_assert(ID_LINE_MAX == 127, "the widths in the format below");
     if (sscanf(text, "%127[^\n]\n%127[^\n]", id, ret_boot) != 2)
-        return KFS_FAIL(err, EINVAL, "'%s/id' is damaged; save what lies in '%s/w', then remove the directory", c->dir, c->dir);
+        return KFS_FAIL(err, EINVAL,
+                        "'%s/id' is damaged; save what lies in '%s/w', then remove the directory",
+                        c->dir, c->dir);
     if (strcmp(id, volume_id) != 0)
-        return KFS_FAIL(err, EINVAL, "cache directory '%s' belongs to volume '%s'; choose another one", c->dir, id);
+        return KFS_FAIL(err, EINVAL,
+                        "cache directory '%s' belongs to volume '%s'; choose another one", c->dir,
+                        id);
     return 1;
 }
 
-/* Owner and mode. An empty directory is ours to set right; one in use with other bits is a mistake that a human made. */
+/* Owner and mode. An empty directory is ours to set right; one in use with other bits is a mistake
+ * that a human made. */
 static int check_access(struct kfs_cache *c, struct kfs_err *err)
 {
     struct stat st;
     if (fstat(c->dir_fd, &st) < 0)
-        return KFS_FAIL(err, errno, "cannot look at cache directory '%s': %s", c->dir, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot look at cache directory '%s': %s", c->dir,
+                        strerror(errno));
     if (st.st_uid != geteuid())
-        return KFS_FAIL(err, EACCES, "cache directory '%s' belongs to uid %u, not to us (uid %u); choose another one", c->dir,
-                        (unsigned)st.st_uid, (unsigned)geteuid());
+        return KFS_FAIL(
+            err, EACCES,
+            "cache directory '%s' belongs to uid %u, not to us (uid %u); choose another one",
+            c->dir, (unsigned)st.st_uid, (unsigned)geteuid());
     if ((st.st_mode & 0700) != 0700)
-        return KFS_FAIL(err, EACCES, "cache directory '%s' is not readable and writable (mode %04o); run 'chmod 700' on it", c->dir,
-                        (unsigned)(st.st_mode & 07777));
+        return KFS_FAIL(
+            err, EACCES,
+            "cache directory '%s' is not readable and writable (mode %04o); run 'chmod 700' on it",
+            c->dir, (unsigned)(st.st_mode & 07777));
     if (!(st.st_mode & 077))
         return 0;
     if (!dir_is_empty(c->dir_fd))
-        return KFS_FAIL(err, EACCES, "cache directory '%s' is open to others (mode %04o); run 'chmod 700' on it", c->dir,
-                        (unsigned)(st.st_mode & 07777));
+        return KFS_FAIL(err, EACCES,
+                        "cache directory '%s' is open to others (mode %04o); run 'chmod 700' on it",
+                        c->dir, (unsigned)(st.st_mode & 07777));
     if (fchmod(c->dir_fd, 0700) < 0)
-        return KFS_FAIL(err, errno, "cannot set the mode of cache directory '%s': %s", c->dir, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot set the mode of cache directory '%s': %s", c->dir,
+                        strerror(errno));
     return 0;
 }
 
@@ -204,7 +231,8 @@ static int canonical_dir(struct kfs_cache *c, const char *dir, struct kfs_err *e
     if (n > 0)
         path[n] = 0;
     else if (!realpath(dir, path))
-        return KFS_FAIL(err, errno, "cannot resolve cache directory '%s': %s", dir, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot resolve cache directory '%s': %s", dir,
+                        strerror(errno));
     char *copy = strdup(path);
     if (!copy)
         return KFS_FAIL(err, ENOMEM, "open cache directory '%s': out of memory", dir);
@@ -213,22 +241,37 @@ static int canonical_dir(struct kfs_cache *c, const char *dir, struct kfs_err *e
     return 0;
 }
 
+/* A predecessor that was killed gives up its descriptors one by one, this one perhaps after the
+ * volume's lock: wait a moment before complaining. */
+static int lock_dir(struct kfs_cache *c, struct kfs_err *err)
+{
+    for (int i = 0; flock(c->dir_fd, LOCK_EX | LOCK_NB) < 0; i++) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return 0; /* no locks on this file system: the volume's lock has to do */
+        if (i == 100)
+            return KFS_FAIL(err, EBUSY,
+                            "cache directory '%s' is in use by another kfsd; choose another one",
+                            c->dir);
+        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+    }
+    return 0;
+}
+
 static int claim(struct kfs_cache *c, const char *dir, struct kfs_err *err)
 {
     c->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (c->dir_fd < 0)
-        return KFS_FAIL(err, errno, "cannot open cache directory '%s': %s; choose another one", dir, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot open cache directory '%s': %s; choose another one", dir,
+                        strerror(errno));
     int rc = canonical_dir(c, dir, err);
     if (rc == 0)
         rc = check_access(c, err);
     if (rc < 0)
         return rc;
-    if (flock(c->dir_fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-        return KFS_FAIL(err, EBUSY, "cache directory '%s' is in use by another kfsd; choose another one", c->dir);
-    return 0;
+    return lock_dir(c, err);
 }
 
-/* --- reboot ------------------------------------------------------------------------------------------------------- */
+/* --- reboot ----------------------------------------------------------------------------------- */
 
 /* w/INO -> lost/INO-SECONDS[.N], never over something that is there. */
 static int lose_one(struct kfs_cache *c, int lost_fd, const char *name, long long now)
@@ -260,10 +303,12 @@ static int lose_live(struct kfs_cache *c, struct kfs_err *err)
         if (!is_dots(e->d_name))
             rc = lose_one(c, lost_fd, e->d_name, (long long)time(NULL));
     closedir(d);
-    return rc < 0 ? KFS_FAIL(err, -rc, "cannot move a file from '%s/w' to '%s/lost': %s", c->dir, c->dir, strerror(-rc)) : 0;
+    return rc < 0 ? KFS_FAIL(err, -rc, "cannot move a file from '%s/w' to '%s/lost': %s", c->dir,
+                             c->dir, strerror(-rc))
+                  : 0;
 }
 
-/* --- open and close ------------------------------------------------------------------------------------------------ */
+/* --- open and close --------------------------------------------------------------------------- */
 
 static int empty_sub(struct kfs_cache *c, int fd, const char *name, struct kfs_err *err)
 {
@@ -271,7 +316,8 @@ static int empty_sub(struct kfs_cache *c, int fd, const char *name, struct kfs_e
     return rc < 0 ? KFS_FAIL(err, -rc, "cannot empty '%s/%s': %s", c->dir, name, strerror(-rc)) : 0;
 }
 
-static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id, bool *ret_rebooted, struct kfs_err *err)
+static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id, bool *ret_rebooted,
+                    struct kfs_err *err)
 {
     char boot[ID_LINE_MAX + 1], old_boot[ID_LINE_MAX + 1];
     int rc = make_parents(dir, err);
@@ -284,12 +330,18 @@ static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id,
     if (known < 0)
         return known;
     if (!known && !dir_is_empty(c->dir_fd))
-        return KFS_FAIL(err, EINVAL, "'%s' is not empty and not a cache directory of KFS; choose an empty or new one", c->dir);
+        return KFS_FAIL(
+            err, EINVAL,
+            "'%s' is not empty and not a cache directory of KFS; choose an empty or new one",
+            c->dir);
     read_boot_id(boot, sizeof boot);
     /* The id comes first: a directory that has anything of ours in it has an id. */
     if (!known && (rc = id_write(c, volume_id, boot, err)) < 0)
         return rc;
-    struct { const char *name; int *fd; } subs[] = {{"f", &c->f_fd}, {"w", &c->w_fd}, {"t", &c->t_fd}, {"d", &c->d_fd}};
+    struct {
+        const char *name;
+        int *fd;
+    } subs[] = {{"f", &c->f_fd}, {"w", &c->w_fd}, {"t", &c->t_fd}, {"d", &c->d_fd}};
     for (size_t i = 0; i < 4; i++)
         if ((rc = open_sub(c, subs[i].name, subs[i].fd, err)) < 0)
             return rc;
@@ -303,15 +355,16 @@ static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id,
             return rc;
     }
     struct statfs fs;
-    c->on_tmpfs = fstatfs(c->w_fd, &fs) == 0 && ((unsigned long)fs.f_type == TMPFS_MAGIC || (unsigned long)fs.f_type == RAMFS_MAGIC);
+    c->on_tmpfs = fstatfs(c->w_fd, &fs) == 0 && ((unsigned long)fs.f_type == TMPFS_MAGIC ||
+                                                 (unsigned long)fs.f_type == RAMFS_MAGIC);
     rc = kfs_cache_index_scan(c, err);
     if (rc == 0)
         *ret_rebooted = rebooted;
     return rc;
 }
 
-int kfs_cache_open(const char *dir, const char *volume_id, uint64_t cap_bytes, struct kfs_cache **ret_c, bool *ret_rebooted,
-                   struct kfs_err *err)
+int kfs_cache_open(const char *dir, const char *volume_id, uint64_t cap_bytes,
+                   struct kfs_cache **ret_c, bool *ret_rebooted, struct kfs_err *err)
 {
     struct kfs_cache *c = calloc(1, sizeof *c);
     if (!c)
@@ -359,7 +412,7 @@ bool kfs_cache_on_tmpfs(const struct kfs_cache *c)
     return c->on_tmpfs;
 }
 
-/* --- files -------------------------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 /* f/XX is made when it is first needed. */
 static int make_clean_dir(struct kfs_cache *c, kfs_ino_t ino)
@@ -375,7 +428,8 @@ static int rename_once(int from_fd, const char *from, int to_fd, const char *to,
         return 0;
     if (replace || errno != EINVAL)
         return -errno;
-    /* A file system without RENAME_NOREPLACE: the process has the directory for itself, so looking first is enough. */
+    /* A file system without RENAME_NOREPLACE: the process has the directory for itself, so looking
+     * first is enough. */
     struct stat st;
     if (fstatat(to_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0)
         return -EEXIST;
@@ -383,7 +437,8 @@ static int rename_once(int from_fd, const char *from, int to_fd, const char *to,
 }
 
 /* Into f/, and into the index. */
-static int move_to_clean(struct kfs_cache *c, int from_fd, const char *from, kfs_ino_t ino, uint64_t version)
+static int move_to_clean(struct kfs_cache *c, int from_fd, const char *from, kfs_ino_t ino,
+                         uint64_t version)
 {
     char to[KFS_CACHE_NAME_MAX];
     kfs_cache_name_clean(to, ino, version);
@@ -398,7 +453,8 @@ static int move_to_clean(struct kfs_cache *c, int from_fd, const char *from, kfs
     return rc;
 }
 
-/* openat that, where the disk is full, unlinks what the cache can fetch again and tries once more. */
+/* openat that, where the disk is full, unlinks what the cache can fetch again and tries once more.
+ * */
 static int create_file(struct kfs_cache *c, int at, const char *name)
 {
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
@@ -437,10 +493,12 @@ int kfs_cache_open_live(struct kfs_cache *c, kfs_ino_t ino, int flags)
     return fd < 0 ? -errno : fd;
 }
 
-int kfs_cache_fill_begin(struct kfs_cache *c, kfs_ino_t ino, char *ret_name, int *ret_fd, struct kfs_err *err)
+int kfs_cache_fill_begin(struct kfs_cache *c, kfs_ino_t ino, char *ret_name, int *ret_fd,
+                         struct kfs_err *err)
 {
     char name[KFS_CACHE_NAME_MAX];
-    snprintf(name, sizeof name, "%" PRIx64 ".%" PRIu64, ino, __atomic_add_fetch(&c->counter, 1, __ATOMIC_RELAXED));
+    snprintf(name, sizeof name, "%" PRIx64 ".%" PRIu64, ino,
+             __atomic_add_fetch(&c->counter, 1, __ATOMIC_RELAXED));
     int fd = create_file(c, c->t_fd, name);
     if (fd < 0)
         return KFS_FAIL(err, -fd, "cannot create '%s/t/%s': %s%s", c->dir, name, strerror(-fd),
@@ -450,15 +508,20 @@ int kfs_cache_fill_begin(struct kfs_cache *c, kfs_ino_t ino, char *ret_name, int
     return 0;
 }
 
-int kfs_cache_fill_end(struct kfs_cache *c, const char *name, kfs_ino_t ino, uint64_t version, bool live, struct kfs_err *err)
+int kfs_cache_fill_end(struct kfs_cache *c, const char *name, kfs_ino_t ino, uint64_t version,
+                       bool live, struct kfs_err *err)
 {
     char to[KFS_CACHE_NAME_MAX];
     KFS_FAULT("cache.fill.end");
     kfs_cache_name_ino(to, ino);
-    int rc = live ? rename_once(c->t_fd, name, c->w_fd, to, false) : move_to_clean(c, c->t_fd, name, ino, version);
+    int rc = live ? rename_once(c->t_fd, name, c->w_fd, to, false)
+                  : move_to_clean(c, c->t_fd, name, ino, version);
     if (rc == -EEXIST)
-        return KFS_FAIL(err, EEXIST, "'%s/w/%s' is there already: it is not overwritten", c->dir, to);
-    return rc < 0 ? KFS_FAIL(err, -rc, "cannot move '%s/t/%s' to its place: %s", c->dir, name, strerror(-rc)) : 0;
+        return KFS_FAIL(err, EEXIST, "'%s/w/%s' is there already: it is not overwritten", c->dir,
+                        to);
+    return rc < 0 ? KFS_FAIL(err, -rc, "cannot move '%s/t/%s' to its place: %s", c->dir, name,
+                             strerror(-rc))
+                  : 0;
 }
 
 void kfs_cache_fill_abort(struct kfs_cache *c, const char *name)
@@ -535,7 +598,8 @@ int kfs_cache_each_live(struct kfs_cache *c, kfs_cache_each_cb cb, void *arg, st
         errno = 0;
         struct dirent *e = readdir(d);
         if (!e) {
-            rc = errno ? KFS_FAIL(err, errno, "cannot list '%s/w': %s", c->dir, strerror(errno)) : 0;
+            rc =
+                errno ? KFS_FAIL(err, errno, "cannot list '%s/w': %s", c->dir, strerror(errno)) : 0;
             break;
         }
         const char *p = e->d_name;

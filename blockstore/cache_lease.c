@@ -1,13 +1,18 @@
 /* blockstore/cache_lease.c — has anybody this file open?
  *
- * Model    The kernel grants a read lease on a descriptor opened O_RDONLY only while nobody has the file open for writing, by descriptor or by a shared
- *          mapping, and a write lease only while nobody else has it open at all. Asking for the lease and giving it back at once is the probe.
- *          - Somebody who opens the file inside that moment breaks the lease: he waits the microseconds until it is given back, and the holder is sent
- *            SIGIO, whose default action is to end the process. A process that probes must ignore SIGIO; kfsd does so before anything else.
- *          - fd must have an open file description of its own: one that was passed to a client is the client's too, and is not counted.
+ * Model    The kernel grants a read lease on a descriptor opened O_RDONLY only while nobody has the
+ *          file open for writing, by descriptor or by a shared mapping, and a write lease only
+ *          while nobody else has it open at all. Asking for the lease and giving it back at once is
+ *          the probe.
+ *          - Somebody who opens the file inside that moment breaks the lease: he waits the
+ *            microseconds until it is given back, and the holder is sent SIGIO, whose default
+ *            action is to end the process. A process that probes must ignore SIGIO; kfsd does so
+ *            before anything else.
+ *          - fd must have an open file description of its own: one that was passed to a client is
+ *            the client's too, and is not counted.
  *          - Leases need the file's owner or CAP_LEASE.
- *          Where there are no leases (network file systems), /proc is searched: slower, blind for processes of other users, yet never wrong about
- *          those it sees.
+ *          Where there are no leases (network file systems), /proc is searched: slower, blind for
+ *          processes of other users, yet never wrong about those it sees.
  */
 #include "blockstore/cache_dir.h"
 #include <dirent.h>
@@ -21,7 +26,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* --- /proc --------------------------------------------------------------------------------------------------------- */
+/* --- /proc ------------------------------------------------------------------------------------ */
 
 struct probe {
     struct stat st;
@@ -62,7 +67,8 @@ static bool pid_has_fd(const struct probe *p, int proc_fd, const char *pid)
         struct stat st;
         if (e->d_name[0] == '.' || (own && strtol(e->d_name, NULL, 10) == p->own_fd))
             continue;
-        found = fstatat(dirfd(d), e->d_name, &st, 0) == 0 && st.st_dev == p->st.st_dev && st.st_ino == p->st.st_ino &&
+        found = fstatat(dirfd(d), e->d_name, &st, 0) == 0 && st.st_dev == p->st.st_dev &&
+                st.st_ino == p->st.st_ino &&
                 (!p->write_only || fd_can_write(proc_fd, pid, e->d_name));
     }
     closedir(d);
@@ -80,8 +86,9 @@ static bool pid_has_map(const struct probe *p, int proc_fd, const char *pid)
         char perms[5];
         unsigned maj, min;
         uint64_t ino;
-        found = sscanf(line, "%*x-%*x %4s %*x %x:%x %" SCNu64, perms, &maj, &min, &ino) == 4 && ino == p->st.st_ino &&
-                makedev(maj, min) == p->st.st_dev && (!p->write_only || (perms[1] == 'w' && perms[3] == 's'));
+        found = sscanf(line, "%*x-%*x %4s %*x %x:%x %" SCNu64, perms, &maj, &min, &ino) == 4 &&
+                ino == p->st.st_ino && makedev(maj, min) == p->st.st_dev &&
+                (!p->write_only || (perms[1] == 'w' && perms[3] == 's'));
     }
     if (f)
         fclose(f);
@@ -106,7 +113,7 @@ static int proc_probe(int own_fd, bool write_only)
     return found;
 }
 
-/* --- leases -------------------------------------------------------------------------------------------------------- */
+/* --- leases ----------------------------------------------------------------------------------- */
 
 static int probe(int fd, int lease)
 {

@@ -1,8 +1,9 @@
 /* blockstore/cache_shm.c — the writer of the segment
  *
- * The segment is a memfd that was mapped for writing once and then sealed: F_SEAL_FUTURE_WRITE lets this mapping live on and refuses every other way to
- * write, whoever holds a descriptor and whatever his rights. SHRINK and GROW are sealed so that no reader ever gets SIGBUS.
- * When a row was written last is kept in private memory: readers have no use for it, and cannot disturb it.
+ * The segment is a memfd that was mapped for writing once and then sealed: F_SEAL_FUTURE_WRITE lets
+ * this mapping live on and refuses every other way to write, whoever holds a descriptor and
+ * whatever his rights. SHRINK and GROW are sealed so that no reader ever gets SIGBUS. When a row
+ * was written last is kept in private memory: readers have no use for it, and cannot disturb it.
  */
 #include "blockstore/cache_shm.h"
 #include "base/pure/shm_layout.h"
@@ -22,7 +23,8 @@
 #define TABLES_OFF 4096u /* the header has a page for itself: heartbeats do not dirty rows */
 
 enum { DENT, ATTR, LINK, TABLES };
-static const size_t row_bytes[TABLES] = {sizeof(struct kfs_shm_dent), sizeof(struct kfs_shm_attr), sizeof(struct kfs_shm_link)};
+static const size_t row_bytes[TABLES] = {sizeof(struct kfs_shm_dent), sizeof(struct kfs_shm_attr),
+                                         sizeof(struct kfs_shm_link)};
 
 struct kfs_shm {
     struct kfs_shm_header *h;
@@ -35,16 +37,19 @@ struct kfs_shm {
     uint64_t *stamps[TABLES]; /* one a row */
 };
 
-/* --- making it ------------------------------------------------------------------------------------------------------ */
+/* --- making it -------------------------------------------------------------------------------- */
 
 static int make_memfd(size_t bytes, struct kfs_err *err)
 {
     int fd = memfd_create("kfs-segment", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
-        return KFS_FAIL(err, errno, "cannot create shared memory (memfd_create): %s; KFS needs a kernel that permits it",
-                        strerror(errno));
+        return KFS_FAIL(
+            err, errno,
+            "cannot create shared memory (memfd_create): %s; KFS needs a kernel that permits it",
+            strerror(errno));
     if (ftruncate(fd, (off_t)bytes) < 0) {
-        int rc = KFS_FAIL(err, errno, "cannot give shared memory %zu bytes: %s", bytes, strerror(errno));
+        int rc =
+            KFS_FAIL(err, errno, "cannot give shared memory %zu bytes: %s", bytes, strerror(errno));
         close(fd);
         return rc;
     }
@@ -54,15 +59,18 @@ static int make_memfd(size_t bytes, struct kfs_err *err)
 /* Nobody but the mapping h may write from here on. *ret_fd: the descriptor to pass to readers. */
 static int seal(int fd, int *ret_fd, struct kfs_err *err)
 {
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) < 0)
-        return KFS_FAIL(err, errno, "cannot seal shared memory: %s; KFS needs Linux 5.1 or newer", strerror(errno));
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) < 0)
+        return KFS_FAIL(err, errno, "cannot seal shared memory: %s; KFS needs Linux 5.1 or newer",
+                        strerror(errno));
     if (fchmod(fd, 0444) < 0)
         return KFS_FAIL(err, errno, "cannot make shared memory read-only: %s", strerror(errno));
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     *ret_fd = open(path, O_RDONLY | O_CLOEXEC);
     if (*ret_fd < 0)
-        return KFS_FAIL(err, errno, "cannot reopen shared memory through '%s': %s; mount /proc", path, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot reopen shared memory through '%s': %s; mount /proc",
+                        path, strerror(errno));
     return 0;
 }
 
@@ -93,9 +101,17 @@ static void write_header(struct kfs_shm *s, uint64_t epoch, const uint64_t rows[
         s->buckets[t] = rows[t] / KFS_SHM_WAYS;
     }
     *s->h = (struct kfs_shm_header){
-        .magic = KFS_SHM_MAGIC, .version = KFS_SHM_VERSION, .header_bytes = sizeof *s->h, .epoch = epoch,
-        .dent_off = off[DENT], .attr_off = off[ATTR], .link_off = off[LINK],
-        .dent_rows = rows[DENT], .attr_rows = rows[ATTR], .link_rows = rows[LINK], .segment_bytes = s->bytes,
+        .magic = KFS_SHM_MAGIC,
+        .version = KFS_SHM_VERSION,
+        .header_bytes = sizeof *s->h,
+        .epoch = epoch,
+        .dent_off = off[DENT],
+        .attr_off = off[ATTR],
+        .link_off = off[LINK],
+        .dent_rows = rows[DENT],
+        .attr_rows = rows[ATTR],
+        .link_rows = rows[LINK],
+        .segment_bytes = s->bytes,
     };
 }
 
@@ -104,8 +120,8 @@ static bool rows_ok(uint64_t n)
     return n >= KFS_SHM_WAYS && !(n & (n - 1)) && n <= 1ULL << 32;
 }
 
-int kfs_shm_create(uint64_t epoch, uint64_t dent_rows, uint64_t attr_rows, uint64_t link_rows, struct kfs_shm **ret_s,
-                   struct kfs_err *err)
+int kfs_shm_create(uint64_t epoch, uint64_t dent_rows, uint64_t attr_rows, uint64_t link_rows,
+                   struct kfs_shm **ret_s, struct kfs_err *err)
 {
     const uint64_t rows[TABLES] = {dent_rows, attr_rows, link_rows};
     struct kfs_shm *s = calloc(1, sizeof *s);
@@ -117,8 +133,8 @@ int kfs_shm_create(uint64_t epoch, uint64_t dent_rows, uint64_t attr_rows, uint6
     int rc = 0;
     for (int t = 0; t < TABLES && rc == 0; t++) {
         if (!rows_ok(rows[t])) {
-            rc = KFS_FAIL(err, EINVAL, "%llu rows of shared memory: not a power of two from %u on", (unsigned long long)rows[t],
-                          KFS_SHM_WAYS);
+            rc = KFS_FAIL(err, EINVAL, "%llu rows of shared memory: not a power of two from %u on",
+                          (unsigned long long)rows[t], KFS_SHM_WAYS);
             break;
         }
         s->bytes += rows[t] * row_bytes[t];
@@ -166,7 +182,7 @@ void kfs_shm_beat(struct kfs_shm *s, uint64_t now_ns)
     __atomic_store_n(&s->h->beat_ns, now_ns, __ATOMIC_RELEASE);
 }
 
-/* --- rows ------------------------------------------------------------------------------------------------------------ */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 /* Replace the row's payload (all but its sequence word) by that of `image`. */
 static void row_write_locked(void *row, const void *image, size_t bytes)
@@ -191,8 +207,8 @@ static bool row_is(int table, const void *row, const struct key *k)
 {
     if (table == DENT) {
         const struct kfs_shm_dent *d = row;
-        return d->state != KFS_DENT_EMPTY && d->hash == k->hash && d->parent == k->ino && d->name_len == k->len &&
-               memcmp(d->name, k->name, k->len) == 0;
+        return d->state != KFS_DENT_EMPTY && d->hash == k->hash && d->parent == k->ino &&
+               d->name_len == k->len && memcmp(d->name, k->name, k->len) == 0;
     }
     if (table == ATTR) {
         const struct kfs_shm_attr *a = row;
@@ -211,14 +227,18 @@ static bool row_is_empty(int table, const void *row)
     return ((const struct kfs_shm_link *)row)->state == 0;
 }
 
-/* Write image (NULL: an empty row) where the key is; for a new key where nothing is, else over the row written longest ago. */
+/* Write image (NULL: an empty row) where the key is; for a new key where nothing is, else over the
+ * row written longest ago. */
 static void put(struct kfs_shm *s, int table, const struct key *k, const void *image)
 {
     static const char empty[256];
-    static_assert(sizeof empty >= sizeof(struct kfs_shm_link) && sizeof empty >= sizeof(struct kfs_shm_attr), "the largest row");
+    static_assert(sizeof empty >= sizeof(struct kfs_shm_link) &&
+                      sizeof empty >= sizeof(struct kfs_shm_attr),
+                  "the largest row");
     size_t bytes = row_bytes[table];
     pthread_mutex_lock(&s->lock);
-    uint64_t first = (k->hash & (s->buckets[table] - 1)) * KFS_SHM_WAYS, found = UINT64_MAX, victim = first;
+    uint64_t first = (k->hash & (s->buckets[table] - 1)) * KFS_SHM_WAYS, found = UINT64_MAX,
+             victim = first;
     for (uint64_t i = first; i < first + KFS_SHM_WAYS; i++) {
         const char *row = s->rows[table] + i * bytes;
         if (row_is(table, row, k))
@@ -236,11 +256,15 @@ static void put(struct kfs_shm *s, int table, const struct key *k, const void *i
     pthread_mutex_unlock(&s->lock);
 }
 
-void kfs_shm_put_dent(struct kfs_shm *s, uint64_t parent, const char *name, size_t len, uint64_t ino)
+void kfs_shm_put_dent(struct kfs_shm *s, uint64_t parent, const char *name, size_t len,
+                      uint64_t ino)
 {
     if (len > KFS_SHM_NAME_MAX)
         return; /* nor was it ever put: there is nothing to drop */
-    struct kfs_shm_dent d = {.state = ino ? KFS_DENT_PRESENT : KFS_DENT_ABSENT, .name_len = (uint8_t)len, .parent = parent, .ino = ino,
+    struct kfs_shm_dent d = {.state = ino ? KFS_DENT_PRESENT : KFS_DENT_ABSENT,
+                             .name_len = (uint8_t)len,
+                             .parent = parent,
+                             .ino = ino,
                              .hash = kfs_shm_dent_hash(parent, name, len)};
     memcpy(d.name, name, len);
     put(s, DENT, &(struct key){.hash = d.hash, .ino = parent, .name = name, .len = len}, &d);
@@ -249,7 +273,12 @@ void kfs_shm_put_dent(struct kfs_shm *s, uint64_t parent, const char *name, size
 void kfs_shm_drop_dent(struct kfs_shm *s, uint64_t parent, const char *name, size_t len)
 {
     if (len <= KFS_SHM_NAME_MAX)
-        put(s, DENT, &(struct key){.hash = kfs_shm_dent_hash(parent, name, len), .ino = parent, .name = name, .len = len}, NULL);
+        put(s, DENT,
+            &(struct key){.hash = kfs_shm_dent_hash(parent, name, len),
+                          .ino = parent,
+                          .name = name,
+                          .len = len},
+            NULL);
 }
 
 void kfs_shm_put_attr(struct kfs_shm *s, const struct kfs_attr *a)

@@ -1,7 +1,8 @@
 /* blockstore/cache_watch.c — hearing of writers that close
  *
- * inotify reports a close for the name under which the file lies at that moment, whoever opened it: also for a killed process and for a
- * static child that inherited the descriptor. A shared mapping that outlives its descriptor is not reported; the lease probe knows of it.
+ * inotify reports a close for the name under which the file lies at that moment, whoever opened it:
+ * also for a killed process and for a static child that inherited the descriptor. A shared mapping
+ * that outlives its descriptor is not reported; the lease probe knows of it.
  */
 #include "blockstore/cache_dir.h"
 #include <errno.h>
@@ -14,12 +15,15 @@ int kfs_cache_watch(struct kfs_cache *c, struct kfs_err *err)
 {
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s/w", c->dir) >= sizeof path)
-        return KFS_FAIL(err, ENAMETOOLONG, "cache directory '%.200s…' is too long; choose a shorter one", c->dir);
+        return KFS_FAIL(err, ENAMETOOLONG,
+                        "cache directory '%.200s…' is too long; choose a shorter one", c->dir);
     int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (fd < 0)
-        return KFS_FAIL(err, errno, "cannot watch '%s': %s; raise fs.inotify.max_user_instances", path, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot watch '%s': %s; raise fs.inotify.max_user_instances",
+                        path, strerror(errno));
     if (inotify_add_watch(fd, path, IN_CLOSE_WRITE | IN_ONLYDIR) < 0) {
-        int rc = KFS_FAIL(err, errno, "cannot watch '%s': %s; raise fs.inotify.max_user_watches", path, strerror(errno));
+        int rc = KFS_FAIL(err, errno, "cannot watch '%s': %s; raise fs.inotify.max_user_watches",
+                          path, strerror(errno));
         close(fd);
         return rc;
     }

@@ -1,11 +1,14 @@
 /* blockstore/commit.c — what of this file is not stored yet?
  *
- * Model    Frame by frame: data (by SEEK_DATA) is read once into a buffer, and what is hashed, compared and stored is that buffer, so a writer that goes
- *          on meanwhile can make the result a mixture of old and new bytes, never an object whose checksum is wrong. Whoever commits
- *          a file that is still written must commit it again; the caller knows by mtime and probes.
- *          A frame is unchanged if the old content of its range is exactly one whole object frame with the same hash, and what the file has beyond
- *          that is zeros. Anything else is stored anew: a wrong "changed" costs a megabyte, a wrong "unchanged" would cost the data.
- *          The file may shrink under our eyes: what is missing reads as zeros, up to the size seen at the start.
+ * Model    Frame by frame: data (by SEEK_DATA) is read once into a buffer, and what is hashed,
+ *          compared and stored is that buffer, so a writer that goes on meanwhile can make the
+ *          result a mixture of old and new bytes, never an object whose checksum is wrong. Whoever
+ *          commits a file that is still written must commit it again; the caller knows by mtime and
+ *          probes. A frame is unchanged if the old content of its range is exactly one whole object
+ *          frame with the same hash, and what the file has beyond that is zeros. Anything else is
+ *          stored anew: a wrong "changed" costs a megabyte, a wrong "unchanged" would cost the
+ *          data. The file may shrink under our eyes: what is missing reads as zeros, up to the size
+ *          seen at the start.
  */
 #include "blockstore/store.h"
 #include <errno.h>
@@ -37,7 +40,7 @@ static int no_memory(struct commit *k)
     return KFS_FAIL(k->err, ENOMEM, "cannot commit a file: out of memory");
 }
 
-/* --- the delta --------------------------------------------------------------------------------------------------- */
+/* --- the delta -------------------------------------------------------------------------------- */
 
 /* Add a range to the delta, or lengthen the last one. Called in rising order of off. */
 static int emit(struct commit *k, uint64_t off, uint64_t len, uint64_t object, uint64_t object_off)
@@ -81,13 +84,14 @@ static int note_object(struct commit *k, uint64_t object)
     return 0;
 }
 
-/* --- new frames --------------------------------------------------------------------------------------------------- */
+/* --- new frames ------------------------------------------------------------------------------- */
 
 static int finish_object(struct commit *k)
 {
     if (k->w.fd < 0)
         return 0;
-    return kfs_blk_writer_finish(&k->w, k->durable, &k->d->object_bytes[k->d->object_count - 1], k->err);
+    return kfs_blk_writer_finish(&k->w, k->durable, &k->d->object_bytes[k->d->object_count - 1],
+                                 k->err);
 }
 
 static int store_frame(struct commit *k, uint64_t off, size_t n)
@@ -109,15 +113,17 @@ static int store_frame(struct commit *k, uint64_t off, size_t n)
     return rc < 0 ? rc : emit(k, off, n, k->w.object, object_off);
 }
 
-/* --- comparing ---------------------------------------------------------------------------------------------------- */
+/* --- comparing -------------------------------------------------------------------------------- */
 
 /* The old extent that covers `off`, or NULL. off only rises during a commit. */
 static const struct kfs_extent *old_extent(struct commit *k, uint64_t off)
 {
     const struct kfs_content *o = k->old;
-    while (k->old_at < o->extent_count && o->extents[k->old_at].off + o->extents[k->old_at].len <= off)
+    while (k->old_at < o->extent_count &&
+           o->extents[k->old_at].off + o->extents[k->old_at].len <= off)
         k->old_at++;
-    return k->old_at < o->extent_count && o->extents[k->old_at].off <= off ? &o->extents[k->old_at] : NULL;
+    return k->old_at < o->extent_count && o->extents[k->old_at].off <= off ? &o->extents[k->old_at]
+                                                                           : NULL;
 }
 
 /* The old range [a, b) has become a hole: say so where it was none. */
@@ -153,7 +159,8 @@ static bool frame_same(struct commit *k, uint64_t off, size_t n)
         return false;
     uint8_t hash[KFS_HASH_BYTES];
     kfs_blk_hash(k->buf, covered, hash);
-    return memcmp(hash, k->index.entries[i].hash, sizeof hash) == 0 && kfs_blk_is_zero(k->buf + covered, n - covered);
+    return memcmp(hash, k->index.entries[i].hash, sizeof hash) == 0 &&
+           kfs_blk_is_zero(k->buf + covered, n - covered);
 }
 
 static int read_range(struct commit *k, uint64_t off, size_t n)
@@ -176,9 +183,10 @@ static int commit_frame(struct commit *k, uint64_t off)
     return frame_same(k, off, n) ? 0 : store_frame(k, off, n);
 }
 
-/* --- walking ------------------------------------------------------------------------------------------------------ */
+/* --- walking ---------------------------------------------------------------------------------- */
 
-/* Next data at or behind off, and where it ends; both at most size. File systems that do not tell have data everywhere. */
+/* Next data at or behind off, and where it ends; both at most size. File systems that do not tell
+ * have data everywhere. */
 static void next_data(struct commit *k, uint64_t off, uint64_t *ret_data, uint64_t *ret_end)
 {
     *ret_data = off;
@@ -224,7 +232,8 @@ static int commit_inline(struct commit *k)
     d->to_inline = true;
     d->inline_len = (uint32_t)n;
     memcpy(d->inline_data, k->buf, n);
-    bool same_bytes = n == 0 || (o->is_inline && o->inline_len == n && memcmp(o->inline_data, k->buf, n) == 0);
+    bool same_bytes =
+        n == 0 || (o->is_inline && o->inline_len == n && memcmp(o->inline_data, k->buf, n) == 0);
     d->changed = o->size_bytes != n || !same_bytes;
     return 0;
 }
@@ -254,7 +263,8 @@ static int run(struct commit *k)
     return rc;
 }
 
-int kfs_store_commit(struct kfs_store *s, int fd, const struct kfs_content *old, kfs_store_new_id new_id, void *arg, bool durable,
+int kfs_store_commit(struct kfs_store *s, int fd, const struct kfs_content *old,
+                     kfs_store_new_id new_id, void *arg, bool durable,
                      struct kfs_content_delta *ret_delta, struct kfs_err *err)
 {
     struct kfs_content_delta *d = calloc(1, sizeof *d);
@@ -263,7 +273,14 @@ int kfs_store_commit(struct kfs_store *s, int fd, const struct kfs_content *old,
     if (!d || !k) {
         rc = KFS_FAIL(err, ENOMEM, "cannot commit a file: out of memory");
     } else {
-        *k = (struct commit){.s = s, .fd = fd, .old = old, .new_id = new_id, .new_id_arg = arg, .durable = durable, .d = d, .err = err};
+        *k = (struct commit){.s = s,
+                             .fd = fd,
+                             .old = old,
+                             .new_id = new_id,
+                             .new_id_arg = arg,
+                             .durable = durable,
+                             .d = d,
+                             .err = err};
         k->w.fd = -1;
         rc = run(k);
         kfs_blk_writer_abort(&k->w);
@@ -273,7 +290,8 @@ int kfs_store_commit(struct kfs_store *s, int fd, const struct kfs_content *old,
         *ret_delta = *d;
     } else if (d) {
         for (size_t i = 0; i < d->object_count; i++)
-            (void)kfs_store_delete(s, d->objects[i], NULL); /* what stays behind is found by kfs_store_each */
+            (void)kfs_store_delete(s, d->objects[i],
+                                   NULL); /* what stays behind is found by kfs_store_each */
         kfs_content_delta_release(d);
     }
     free(k);

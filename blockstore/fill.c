@@ -14,7 +14,8 @@ static void reader_close(struct kfs_blk_reader *r)
     r->object = 0;
 }
 
-static int reader_open(struct kfs_blk_reader *r, uint64_t object, bool trust_cache, struct kfs_err *err)
+static int reader_open(struct kfs_blk_reader *r, uint64_t object, bool trust_cache,
+                       struct kfs_err *err)
 {
     if (r->object == object)
         return 0;
@@ -42,7 +43,8 @@ int kfs_blk_reader_frame(struct kfs_blk_reader *r, uint32_t i, void *buf, struct
     int rc = kfs_blk_pread_all(r->fd, buf, e->plain_len, e->off);
     if (rc < 0 && rc != -ENODATA) {
         kfs_store_key(r->s, r->object, key);
-        return KFS_FAIL(err, -rc, "cannot read object '%s' in '%s': %s", key, r->s->dir, strerror(-rc));
+        return KFS_FAIL(err, -rc, "cannot read object '%s' in '%s': %s", key, r->s->dir,
+                        strerror(-rc));
     }
     uint8_t hash[KFS_HASH_BYTES];
     if (rc == 0) {
@@ -51,8 +53,8 @@ int kfs_blk_reader_frame(struct kfs_blk_reader *r, uint32_t i, void *buf, struct
             return 0;
     }
     kfs_store_key(r->s, r->object, key);
-    return KFS_FAIL(err, EIO, "object '%s' is damaged: frame %u %s; restore it in '%s' from a copy", key, i,
-                    rc == 0 ? "fails its checksum" : "is cut off", r->s->dir);
+    return KFS_FAIL(err, EIO, "object '%s' is damaged: frame %u %s; restore it in '%s' from a copy",
+                    key, i, rc == 0 ? "fails its checksum" : "is cut off", r->s->dir);
 }
 
 /* Write what is not zero, so that a sparse file comes back sparse. */
@@ -85,7 +87,8 @@ static int fd_failed(int rc, struct kfs_err *err)
                     rc == -ENOSPC ? "; make room where the cache directory lies" : "");
 }
 
-static int fill_extent(struct kfs_blk_reader *r, const struct kfs_extent *e, int fd, unsigned char *buf, struct kfs_err *err)
+static int fill_extent(struct kfs_blk_reader *r, const struct kfs_extent *e, int fd,
+                       unsigned char *buf, struct kfs_err *err)
 {
     int rc = reader_open(r, e->object, true, err);
     for (uint64_t pos = 0; rc == 0 && pos < e->len; pos += KFS_FRAME_BYTES) {
@@ -94,7 +97,9 @@ static int fill_extent(struct kfs_blk_reader *r, const struct kfs_extent *e, int
         if (i >= r->index.count || want > r->index.entries[i].plain_len) {
             char key[64];
             kfs_store_key(r->s, e->object, key);
-            return KFS_FAIL(err, EIO, "object '%s' in '%s' is shorter than the metadata says; check the volume", key, r->s->dir);
+            return KFS_FAIL(
+                err, EIO, "object '%s' in '%s' is shorter than the metadata says; check the volume",
+                key, r->s->dir);
         }
         rc = kfs_blk_reader_frame(r, (uint32_t)i, buf, err);
         if (rc < 0)
@@ -111,23 +116,32 @@ static int check_content(const struct kfs_content *c, struct kfs_err *err)
 {
     bool ok = c->size_bytes <= (uint64_t)INT64_MAX;
     if (c->is_inline) {
-        ok = ok && c->inline_len == c->size_bytes && c->inline_len <= KFS_INLINE_MAX && (c->inline_len == 0 || c->inline_data);
-        return ok ? 0 : KFS_FAIL(err, EIO, "content map is damaged: inline bytes do not match the size; check the volume");
+        ok = ok && c->inline_len == c->size_bytes && c->inline_len <= KFS_INLINE_MAX &&
+             (c->inline_len == 0 || c->inline_data);
+        return ok ? 0
+                  : KFS_FAIL(err, EIO,
+                             "content map is damaged: inline bytes do not match the size; check "
+                             "the volume");
     }
     uint64_t end = 0;
     for (size_t i = 0; ok && i < c->extent_count; i++) {
         const struct kfs_extent *e = &c->extents[i];
         ok = e->object != 0 && e->len > 0 && e->off >= end && e->off % KFS_FRAME_BYTES == 0 &&
-             e->object_off % KFS_FRAME_BYTES == 0 && e->object_off <= (uint64_t)INT64_MAX && e->off <= c->size_bytes &&
-             e->len <= c->size_bytes - e->off;
+             e->object_off % KFS_FRAME_BYTES == 0 && e->object_off <= (uint64_t)INT64_MAX &&
+             e->off <= c->size_bytes && e->len <= c->size_bytes - e->off;
         end = ok ? e->off + e->len : end;
     }
-    return ok ? 0 : KFS_FAIL(err, EIO, "content map is damaged: an extent overlaps or lies outside the file; check the volume");
+    return ok ? 0
+              : KFS_FAIL(err, EIO,
+                         "content map is damaged: an extent overlaps or lies outside the file; "
+                         "check the volume");
 }
 
-static int fill_checked(struct kfs_store *s, const struct kfs_content *c, int fd, struct kfs_err *err)
+static int fill_checked(struct kfs_store *s, const struct kfs_content *c, int fd,
+                        struct kfs_err *err)
 {
-    /* To nothing first: a fill that failed half-way, for lack of room say, can be tried again on the same file. */
+    /* To nothing first: a fill that failed half-way, for lack of room say, can be tried again on
+     * the same file. */
     if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)c->size_bytes) < 0)
         return fd_failed(-errno, err);
     if (c->is_inline) {
@@ -171,6 +185,8 @@ int kfs_store_verify(struct kfs_store *s, uint64_t object, struct kfs_err *err)
     reader_close(&r);
     free(buf);
     if (rc == -EIO)
-        kfs_blk_index_cache_drop(&s->index, object); /* so that a commit does not take the damaged object for a good one */
+        kfs_blk_index_cache_drop(
+            &s->index,
+            object); /* so that a commit does not take the damaged object for a good one */
     return rc;
 }

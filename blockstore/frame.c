@@ -19,7 +19,8 @@ void kfs_blk_hash(const void *data, size_t len, uint8_t ret_hash[KFS_HASH_BYTES]
     hash_store(XXH3_128bits(data, len), ret_hash);
 }
 
-void kfs_blk_hash2(const void *a, size_t a_len, const void *b, size_t b_len, uint8_t ret_hash[KFS_HASH_BYTES])
+void kfs_blk_hash2(const void *a, size_t a_len, const void *b, size_t b_len,
+                   uint8_t ret_hash[KFS_HASH_BYTES])
 {
     XXH3_state_t st;
     XXH3_INITSTATE(&st);

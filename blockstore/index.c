@@ -7,17 +7,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --- reading ---------------------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
-static int damaged(const struct kfs_store *s, uint64_t object, const char *what, struct kfs_err *err)
+static int damaged(const struct kfs_store *s, uint64_t object, const char *what,
+                   struct kfs_err *err)
 {
     char key[64];
     kfs_store_key(s, object, key);
-    return KFS_FAIL(err, EIO, "object '%s' is damaged: %s; restore it in '%s' from a copy", key, what, s->dir);
+    return KFS_FAIL(err, EIO, "object '%s' is damaged: %s; restore it in '%s' from a copy", key,
+                    what, s->dir);
 }
 
 /* What is wrong with the entries, or NULL. Invariants (2), (4), (5) of object.h. */
-static const char *entries_fault(const struct kfs_object_entry *e, uint32_t count, uint64_t index_off)
+static const char *entries_fault(const struct kfs_object_entry *e, uint32_t count,
+                                 uint64_t index_off)
 {
     uint64_t at = sizeof(struct kfs_object_header);
     for (uint32_t i = 0; i < count; i++, e++) {
@@ -25,7 +28,8 @@ static const char *entries_fault(const struct kfs_object_entry *e, uint32_t coun
             return "a frame is compressed with zstd, which this version does not read";
         if (e->codec != KFS_CODEC_PLAIN || e->reserved)
             return "a frame has an unknown codec";
-        if (e->plain_len == 0 || e->plain_len > KFS_FRAME_BYTES || (i + 1 < count && e->plain_len != KFS_FRAME_BYTES))
+        if (e->plain_len == 0 || e->plain_len > KFS_FRAME_BYTES ||
+            (i + 1 < count && e->plain_len != KFS_FRAME_BYTES))
             return "a frame has an impossible length";
         if (e->off != at || e->stored_len != e->plain_len)
             return "its frames do not lie back to back";
@@ -34,7 +38,8 @@ static const char *entries_fault(const struct kfs_object_entry *e, uint32_t coun
     return at == index_off ? NULL : "its frames do not end where its index starts";
 }
 
-static const char *header_fault(const struct kfs_store *s, uint64_t object, const struct kfs_object_header *h)
+static const char *header_fault(const struct kfs_store *s, uint64_t object,
+                                const struct kfs_object_header *h)
 {
     char volume[sizeof h->volume] = {0};
     memcpy(volume, s->volume, strlen(s->volume));
@@ -51,7 +56,8 @@ static const char *header_fault(const struct kfs_store *s, uint64_t object, cons
     return NULL;
 }
 
-int kfs_blk_index_load(const struct kfs_store *s, uint64_t object, int fd, struct kfs_blk_index *ret, struct kfs_err *err)
+int kfs_blk_index_load(const struct kfs_store *s, uint64_t object, int fd,
+                       struct kfs_blk_index *ret, struct kfs_err *err)
 {
     struct stat st;
     struct kfs_object_header h;
@@ -86,7 +92,8 @@ int kfs_blk_index_load(const struct kfs_store *s, uint64_t object, int fd, struc
     return 0;
 }
 
-int kfs_blk_index_get(struct kfs_store *s, uint64_t object, struct kfs_blk_index *ret, struct kfs_err *err)
+int kfs_blk_index_get(struct kfs_store *s, uint64_t object, struct kfs_blk_index *ret,
+                      struct kfs_err *err)
 {
     if (kfs_blk_index_cache_get(&s->index, object, ret))
         return 0;
@@ -100,7 +107,7 @@ int kfs_blk_index_get(struct kfs_store *s, uint64_t object, struct kfs_blk_index
     return rc;
 }
 
-/* --- remembering ------------------------------------------------------------------------------------------------- */
+/* --- remembering ------------------------------------------------------------------------------ */
 
 void kfs_blk_index_cache_init(struct kfs_blk_index_cache *c)
 {
@@ -115,9 +122,11 @@ void kfs_blk_index_cache_clear(struct kfs_blk_index_cache *c)
     pthread_mutex_destroy(&c->lock);
 }
 
-static struct kfs_blk_index_slot *find_locked(struct kfs_blk_index_cache *c, uint64_t object, bool or_oldest)
+static struct kfs_blk_index_slot *find_locked(struct kfs_blk_index_cache *c, uint64_t object,
+                                              bool or_oldest)
 {
-    struct kfs_blk_index_slot *set = c->slots[kfs_hash_u64(object) % KFS_BLK_INDEX_SETS], *oldest = set;
+    struct kfs_blk_index_slot *set = c->slots[kfs_hash_u64(object) % KFS_BLK_INDEX_SETS],
+                              *oldest = set;
     for (size_t k = 0; k < KFS_BLK_INDEX_WAYS; k++) {
         if (set[k].object == object)
             return &set[k];
@@ -127,7 +136,8 @@ static struct kfs_blk_index_slot *find_locked(struct kfs_blk_index_cache *c, uin
     return or_oldest ? oldest : NULL;
 }
 
-bool kfs_blk_index_cache_get(struct kfs_blk_index_cache *c, uint64_t object, struct kfs_blk_index *ret)
+bool kfs_blk_index_cache_get(struct kfs_blk_index_cache *c, uint64_t object,
+                             struct kfs_blk_index *ret)
 {
     pthread_mutex_lock(&c->lock);
     struct kfs_blk_index_slot *slot = find_locked(c, object, false);
@@ -140,7 +150,8 @@ bool kfs_blk_index_cache_get(struct kfs_blk_index_cache *c, uint64_t object, str
     return slot != NULL;
 }
 
-void kfs_blk_index_cache_put(struct kfs_blk_index_cache *c, uint64_t object, const struct kfs_blk_index *idx)
+void kfs_blk_index_cache_put(struct kfs_blk_index_cache *c, uint64_t object,
+                             const struct kfs_blk_index *idx)
 {
     struct kfs_object_entry *copy = malloc(idx->count * sizeof *copy);
     if (!copy)
@@ -149,7 +160,8 @@ void kfs_blk_index_cache_put(struct kfs_blk_index_cache *c, uint64_t object, con
     pthread_mutex_lock(&c->lock);
     struct kfs_blk_index_slot *slot = find_locked(c, object, true);
     free(slot->entries);
-    *slot = (struct kfs_blk_index_slot){.object = object, .used = ++c->tick, .count = idx->count, .entries = copy};
+    *slot = (struct kfs_blk_index_slot){
+        .object = object, .used = ++c->tick, .count = idx->count, .entries = copy};
     pthread_mutex_unlock(&c->lock);
 }
 

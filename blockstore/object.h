@@ -1,7 +1,8 @@
 /* blockstore/object.h — the object format, to the byte
  *
- * What     One object holds up to KFS_OBJECT_FRAMES_MAX frames of one commit. It is written once, under a name that nobody knew before, and
- *          never changed. Whoever has the bytes alone can check and read them; docs/format.md says the same for a reader without this code.
+ * What     One object holds up to KFS_OBJECT_FRAMES_MAX frames of one commit. It is written once,
+ *          under a name that nobody knew before, and never changed. Whoever has the bytes alone can
+ *          check and read them; docs/format.md says the same for a reader without this code.
  *
  * Layout   All integers little-endian, nothing is padded or aligned beyond what is shown.
  *
@@ -12,18 +13,23 @@
  *            index_off    index    40 bytes a frame, in order   struct kfs_object_entry
  *            size - 40    trailer  40 bytes   struct kfs_object_trailer
  *
- * Model    The object's plain content is the concatenation of its plain frames; every frame but the last is exactly KFS_FRAME_BYTES plain, so
- *          plain offset P lies in frame P / KFS_FRAME_BYTES. Invariants, all checked by kfs_blk_index_load before a length is used:
+ * Model    The object's plain content is the concatenation of its plain frames; every frame but the
+ *          last is exactly KFS_FRAME_BYTES plain, so plain offset P lies in frame P /
+ *          KFS_FRAME_BYTES. Invariants, all checked by kfs_blk_index_load before a length is used:
  *            (1) 1 <= frame_count <= KFS_OBJECT_FRAMES_MAX
- *            (2) entry[0].off == 64; entry[i+1].off == entry[i].off + entry[i].stored_len; the last one ends at index_off
+ *            (2) entry[0].off == 64; entry[i+1].off == entry[i].off + entry[i].stored_len; the last
+ *                one ends at index_off
  *            (3) index_off + index_len + 40 == size of the object; index_len == 40 * frame_count
  *            (4) plain_len == KFS_FRAME_BYTES but for the last frame, which has 1..KFS_FRAME_BYTES
  *            (5) codec 0: stored_len == plain_len
- *            (6) header.volume and header.object are those the reader asked for: an object copied to a wrong name is damage
- *          (2) and (3) leave no byte of the object unaccounted for, and the hashes cover all of them: the trailer's hash covers header and index,
- *          an entry's hash covers its frame's plain bytes, the trailer's own fields are checked against (3).
+ *            (6) header.volume and header.object are those the reader asked for: an object copied
+ *                to a wrong name is damage
+ *          By (2) and (3) no byte of the object is unaccounted for, and all are checked: the
+ *          trailer's hash covers header and index, an entry's hash covers its frame's plain bytes,
+ *          the trailer's own fields follow from (3).
  *
- * Hashes   XXH3 128 bits, seed 0, in the canonical (big-endian) representation of 16 bytes. They find damage, not forgery.
+ * Hashes   XXH3 128 bits, seed 0, in the canonical (big-endian) representation of 16 bytes. They
+ *          find damage, not forgery.
  */
 #ifndef KFS_BLOCKSTORE_OBJECT_H
 #define KFS_BLOCKSTORE_OBJECT_H
@@ -33,17 +39,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "objects are read in place, as little-endian");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "objects are read in place, as little-endian");
 
 #define KFS_OBJECT_VERSION 1u
-#define KFS_OBJECT_MAGIC "KFSOBJ\r\n"   /* a transfer that rewrites line ends is noticed at once */
-#define KFS_OBJECT_END_MAGIC "KFSEND\r\n"
+#define KFS_OBJECT_MAGIC   "KFSOBJ\r\n" /* a transfer that rewrites line ends is noticed at once */
+#define KFS_OBJECT_END_MAGIC  "KFSEND\r\n"
 #define KFS_OBJECT_FRAMES_MAX (KFS_CHUNK_BYTES / KFS_FRAME_BYTES)
-#define KFS_VOLUME_ID_MAX 39
-#define KFS_HASH_BYTES 16
+#define KFS_VOLUME_ID_MAX     39
+#define KFS_HASH_BYTES        16
 
 #define KFS_CODEC_PLAIN 0u
-#define KFS_CODEC_ZSTD 1u /* reserved: not written, and refused by name when read */
+#define KFS_CODEC_ZSTD  1u /* reserved: not written, and refused by name when read */
 
 struct kfs_object_header {
     char magic[8];
@@ -61,7 +68,7 @@ struct kfs_object_entry {
     uint32_t stored_len;
     uint32_t plain_len;
     uint32_t codec;
-    uint32_t reserved; /* 0 */
+    uint32_t reserved;            /* 0 */
     uint8_t hash[KFS_HASH_BYTES]; /* of the plain bytes */
 };
 static_assert(sizeof(struct kfs_object_entry) == 40, "index entry layout");
@@ -77,6 +84,7 @@ static_assert(sizeof(struct kfs_object_trailer) == 40, "trailer layout");
 static_assert(offsetof(struct kfs_object_trailer, magic) == 32, "trailer layout");
 
 #define KFS_OBJECT_BYTES_MIN                                                                       \
-    (sizeof(struct kfs_object_header) + 1 + sizeof(struct kfs_object_entry) + sizeof(struct kfs_object_trailer))
+    (sizeof(struct kfs_object_header) + 1 + sizeof(struct kfs_object_entry) +                      \
+     sizeof(struct kfs_object_trailer))
 
 #endif

@@ -1,10 +1,12 @@
 /* blockstore/object_file.c — the driver `file`: an object is a file DIR/o/XX/HASH-ID
  *
- * Key      HASH is 16 hex digits of xxh3-64 of the volume id with the object id as seed, ID the object id in 16 hex digits, XX the first two digits
- *          of HASH. HASH spreads the objects over 256 directories (and over the partitions of an object service); ID makes the key
+ * Key      HASH is 16 hex digits of xxh3-64 of the volume id with the object id as seed, ID the
+ *          object id in 16 hex digits, XX the first two digits of HASH. HASH spreads the objects
+ *          over 256 directories (and over the partitions of an object service); ID makes the key
  *          reversible. All keys have the same length, so none is a directory of another.
- * Writing  Into DIR/tmp under a name of its own, flock'ed while the writer lives, then renamed: a reader sees whole objects or none, and
- *          whoever opens the store can tell a dead writer's file from a living one's.
+ * Writing  Into DIR/tmp under a name of its own, flock'ed while the writer lives, then renamed: a
+ *          reader sees whole objects or none, and whoever opens the store can tell a dead writer's
+ *          file from a living one's.
  */
 #include "blockstore/store.h"
 #include "base/fault.h"
@@ -38,8 +40,10 @@ int kfs_blk_object_open(const struct kfs_store *s, uint64_t object, struct kfs_e
     if (fd >= 0)
         return fd;
     if (errno == ENOENT)
-        return KFS_FAIL(err, EIO, "object '%s' is missing in '%s'; restore it from a copy", key, s->dir);
-    return KFS_FAIL(err, errno, "cannot open object '%s' in '%s': %s", key, s->dir, strerror(errno));
+        return KFS_FAIL(err, EIO, "object '%s' is missing in '%s'; restore it from a copy", key,
+                        s->dir);
+    return KFS_FAIL(err, errno, "cannot open object '%s' in '%s': %s", key, s->dir,
+                    strerror(errno));
 }
 
 int kfs_store_delete(struct kfs_store *s, uint64_t object, struct kfs_err *err)
@@ -48,21 +52,24 @@ int kfs_store_delete(struct kfs_store *s, uint64_t object, struct kfs_err *err)
     kfs_store_key(s, object, key);
     kfs_blk_index_cache_drop(&s->index, object);
     if (unlinkat(s->o_fd, key, 0) < 0 && errno != ENOENT)
-        return KFS_FAIL(err, errno, "cannot delete object '%s' in '%s': %s", key, s->dir, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot delete object '%s' in '%s': %s", key, s->dir,
+                        strerror(errno));
     return 0;
 }
 
-/* --- writing ----------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 static int write_failed(struct kfs_blk_writer *w, int rc, struct kfs_err *err)
 {
     char key[64];
     kfs_store_key(w->s, w->object, key);
     kfs_blk_writer_abort(w);
-    return KFS_FAIL(err, -rc, "cannot write object '%s' in '%s': %s", key, w->s->dir, strerror(-rc));
+    return KFS_FAIL(err, -rc, "cannot write object '%s' in '%s': %s", key, w->s->dir,
+                    strerror(-rc));
 }
 
-int kfs_blk_writer_begin(struct kfs_blk_writer *w, struct kfs_store *s, uint64_t object, struct kfs_err *err)
+int kfs_blk_writer_begin(struct kfs_blk_writer *w, struct kfs_store *s, uint64_t object,
+                         struct kfs_err *err)
 {
     w->s = s;
     w->object = object;
@@ -73,20 +80,26 @@ int kfs_blk_writer_begin(struct kfs_blk_writer *w, struct kfs_store *s, uint64_t
     w->fd = openat(s->tmp_fd, w->tmp_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (w->fd < 0)
         return write_failed(w, -errno, err);
-    (void)flock(w->fd, LOCK_EX | LOCK_NB); /* where locks are missing, a clean-up may cost a retry, never a byte */
+    (void)flock(
+        w->fd,
+        LOCK_EX | LOCK_NB); /* where locks are missing, a clean-up may cost a retry, never a byte */
     return 0;
 }
 
 int kfs_blk_writer_add(struct kfs_blk_writer *w, const void *plain, size_t len, struct kfs_err *err)
 {
-    assert(w->fd >= 0 && w->index.count < KFS_OBJECT_FRAMES_MAX && len > 0 && len <= KFS_FRAME_BYTES);
+    assert(w->fd >= 0 && w->index.count < KFS_OBJECT_FRAMES_MAX && len > 0 &&
+           len <= KFS_FRAME_BYTES);
     int rc = KFS_FAULT_ERR("store.object.write");
     if (rc == 0)
         rc = kfs_blk_pwrite_all(w->fd, plain, len, w->at);
     if (rc < 0)
         return write_failed(w, rc, err);
     struct kfs_object_entry *e = &w->index.entries[w->index.count++];
-    *e = (struct kfs_object_entry){.off = w->at, .stored_len = (uint32_t)len, .plain_len = (uint32_t)len, .codec = KFS_CODEC_PLAIN};
+    *e = (struct kfs_object_entry){.off = w->at,
+                                   .stored_len = (uint32_t)len,
+                                   .plain_len = (uint32_t)len,
+                                   .codec = KFS_CODEC_PLAIN};
     kfs_blk_hash(plain, len, e->hash);
     w->at += len;
     return 0;
@@ -96,7 +109,8 @@ int kfs_blk_writer_add(struct kfs_blk_writer *w, const void *plain, size_t len, 
 static int write_tables(struct kfs_blk_writer *w, uint64_t *ret_bytes)
 {
     size_t index_len = w->index.count * sizeof w->index.entries[0];
-    struct kfs_object_header h = {.version = KFS_OBJECT_VERSION, .frame_count = w->index.count, .object = w->object};
+    struct kfs_object_header h = {
+        .version = KFS_OBJECT_VERSION, .frame_count = w->index.count, .object = w->object};
     struct kfs_object_trailer t = {.index_off = w->at, .index_len = index_len};
     memcpy(h.magic, KFS_OBJECT_MAGIC, sizeof h.magic);
     memcpy(h.volume, w->s->volume, strlen(w->s->volume));
@@ -140,7 +154,8 @@ static int rename_to_key(struct kfs_blk_writer *w, bool durable)
             return -errno;
     }
     w->tmp_name[0] = 0;
-    /* EEXIST above can mean that another thread made XX and has not synced it yet: syncing o/ is cheap, so a durable write always does. */
+    /* EEXIST above can mean that another thread made XX and has not synced it yet: syncing o/ is
+     * cheap, so a durable write always does. */
     int rc = durable ? sync_dir(w->s->o_fd, sub) : 0;
     if (rc == 0 && durable)
         rc = sync_dir(w->s->o_fd, ".");
@@ -149,7 +164,8 @@ static int rename_to_key(struct kfs_blk_writer *w, bool durable)
     return rc;
 }
 
-int kfs_blk_writer_finish(struct kfs_blk_writer *w, bool durable, uint64_t *ret_bytes, struct kfs_err *err)
+int kfs_blk_writer_finish(struct kfs_blk_writer *w, bool durable, uint64_t *ret_bytes,
+                          struct kfs_err *err)
 {
     uint64_t bytes;
     int rc = write_tables(w, &bytes);
@@ -184,7 +200,7 @@ void kfs_blk_writer_abort(struct kfs_blk_writer *w)
     w->fd = -1;
 }
 
-/* --- the directory as a whole -------------------------------------------------------------------------------------- */
+/* --- the directory as a whole ----------------------------------------------------------------- */
 
 /* A stream over directory `name` below `at`, or NULL with errno. */
 static DIR *dir_open(int at, const char *name)
@@ -225,7 +241,8 @@ static uint64_t id_of(const struct kfs_store *s, unsigned xx, const char *name)
     return strcmp(want, have) == 0 ? object : 0;
 }
 
-static int each_in(struct kfs_store *s, unsigned xx, DIR *d, kfs_store_each_cb cb, void *arg, struct kfs_err *err)
+static int each_in(struct kfs_store *s, unsigned xx, DIR *d, kfs_store_each_cb cb, void *arg,
+                   struct kfs_err *err)
 {
     for (;;) {
         errno = 0;
@@ -236,7 +253,8 @@ static int each_in(struct kfs_store *s, unsigned xx, DIR *d, kfs_store_each_cb c
             return 0;
         uint64_t object = id_of(s, xx, e->d_name);
         struct stat st;
-        if (object == 0 || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+        if (object == 0 || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+            !S_ISREG(st.st_mode))
             continue;
         int rc = cb(arg, object, (uint64_t)st.st_size);
         if (rc)
@@ -269,11 +287,13 @@ int kfs_store_sync(struct kfs_store *s, struct kfs_err *err)
     return 0;
 }
 
-int kfs_store_statfs(struct kfs_store *s, uint64_t *ret_total_bytes, uint64_t *ret_free_bytes, struct kfs_err *err)
+int kfs_store_statfs(struct kfs_store *s, uint64_t *ret_total_bytes, uint64_t *ret_free_bytes,
+                     struct kfs_err *err)
 {
     struct statvfs v;
     if (fstatvfs(s->dir_fd, &v) < 0)
-        return KFS_FAIL(err, errno, "cannot ask store '%s' for its free space: %s", s->dir, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot ask store '%s' for its free space: %s", s->dir,
+                        strerror(errno));
     *ret_total_bytes = (uint64_t)v.f_blocks * v.f_frsize;
     *ret_free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
     return 0;

@@ -1,4 +1,5 @@
-/* tests/unit/blockstore/store_util.h — a store in a temporary directory, and the metadata's part of a commit in miniature */
+/* tests/unit/blockstore/store_util.h — a store in a temporary directory, and the metadata's part of
+ * a commit in miniature */
 #ifndef KFS_TESTS_UNIT_BLOCKSTORE_STORE_UTIL_H
 #define KFS_TESTS_UNIT_BLOCKSTORE_STORE_UTIL_H
 
@@ -81,10 +82,12 @@ static int rig_new_id(void *arg, uint64_t *ret_id, struct kfs_err *err)
     return 0;
 }
 
-static void put_piece(struct kfs_extent *v, size_t *n, const struct kfs_extent *e, uint64_t from, uint64_t to)
+static void put_piece(struct kfs_extent *v, size_t *n, const struct kfs_extent *e, uint64_t from,
+                      uint64_t to)
 {
     if (from < to)
-        v[(*n)++] = (struct kfs_extent){from, to - from, e->object, e->object_off + (from - e->off)};
+        v[(*n)++] =
+            (struct kfs_extent){from, to - from, e->object, e->object_off + (from - e->off)};
 }
 
 /* What kfs_meta_commit does to the content map. */
@@ -101,7 +104,8 @@ static void rig_apply(struct rig *r, struct kfs_content_delta *d)
         n.inline_data = malloc(d->inline_len + 1);
         memcpy(n.inline_data, d->inline_data, d->inline_len);
     } else {
-        n.extents = calloc((c->extent_count + 1) * (d->extent_count + 1) + d->extent_count + 8, sizeof *n.extents);
+        n.extents = calloc((c->extent_count + 1) * (d->extent_count + 1) + d->extent_count + 8,
+                           sizeof *n.extents);
         size_t di = 0;
         for (size_t i = 0; i < c->extent_count; i++) {
             const struct kfs_extent *e = &c->extents[i];
@@ -185,7 +189,8 @@ static __attribute__((unused)) bool small_fs(const char *dir, const char *option
            mount("tmpfs", dir, "tmpfs", 0, options) == 0;
 }
 
-/* Run fn(arg) in a child; its exit code: 0 fine, 77 not possible here, else the number of the check that failed. */
+/* Run fn(arg) in a child; its exit code: 0 fine, 77 not possible here, else the number of the check
+ * that failed. */
 static __attribute__((unused)) int in_child(void (*fn)(void *arg), void *arg)
 {
     int status = 0;

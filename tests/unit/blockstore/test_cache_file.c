@@ -127,7 +127,8 @@ TEST(cache_open_refuses_what_is_not_ours)
     snprintf(path, sizeof path, "%s/file", d.dir);
     close(open(path, O_CREAT | O_WRONLY, 0600));
     ASSERT_EQ(kfs_cache_open(path, VOLUME, 0, &c, &rebooted, &kerr), -ENOTDIR);
-    ASSERT_EQ(kfs_cache_open(d.dir, VOLUME, 0, &c, &rebooted, &kerr), -EINVAL); /* holds other things */
+    ASSERT_EQ(kfs_cache_open(d.dir, VOLUME, 0, &c, &rebooted, &kerr),
+              -EINVAL); /* holds other things */
     ASSERT_EQ(kfs_cache_open("relative", VOLUME, 0, &c, &rebooted, &kerr), -EINVAL);
     if (geteuid() == 0) {
         ASSERT(chown(d.path, 12345, 0) == 0);
@@ -175,7 +176,8 @@ TEST(cache_moves)
     ASSERT_EQ(sum, 0x2ff);
     ASSERT_EQ(kfs_cache_create_live(d.c, 0x2ff, &fd2, &kerr), -EEXIST);
     ASSERT_OK(kfs_cache_fill_begin(d.c, 0x2ff, name, &fd2, &kerr), kerr);
-    ASSERT_EQ(kfs_cache_fill_end(d.c, name, 0x2ff, 9, true, &kerr), -EEXIST); /* live data is never overwritten */
+    ASSERT_EQ(kfs_cache_fill_end(d.c, name, 0x2ff, 9, true, &kerr),
+              -EEXIST); /* live data is never overwritten */
     kfs_cache_fill_abort(d.c, name);
     close(fd2);
     ASSERT_OK(kfs_cache_to_clean(d.c, 0x2ff, 2), kerr);
@@ -270,7 +272,8 @@ TEST(cache_probes)
     close(fd);
     ASSERT_EQ(kfs_cache_has_writer(ro), 0);
     ASSERT_EQ(kfs_cache_has_user(ro), 0);
-    /* The child inherits descriptions that this process holds; `ro` shared with a child is still one description. */
+    /* The child inherits descriptions that this process holds; `ro` shared with a child is still
+     * one description. */
     hold(&h, d.c, 7, O_RDONLY, false);
     ASSERT_EQ(kfs_cache_has_writer(ro), 0);
     ASSERT_EQ(kfs_cache_has_user(ro), 1);
@@ -298,7 +301,8 @@ TEST(cache_probes)
     den_close(&d);
 }
 
-/* In a process that may not take leases, because the file is another user's. Exit code: how far it came. */
+/* In a process that may not take leases, because the file is another user's. Exit code: how far it
+ * came. */
 static void probe_without_leases(struct kfs_cache *c)
 {
     int ro = kfs_cache_open_live(c, 8, O_RDONLY), ro2 = kfs_cache_open_live(c, 8, O_RDONLY);
@@ -437,7 +441,8 @@ TEST(cache_eviction)
     close(kfs_cache_open_clean(d.c, 2, 1, O_RDONLY));
     ASSERT(kfs_cache_evict(d.c, used / 2) > 0);
     ASSERT_EQ(e.n, 5);
-    ASSERT(present(&d, "f/01/1-1") && present(&d, "f/02/2-1") && !present(&d, "f/03/3-1") && present(&d, "f/0a/a-1"));
+    ASSERT(present(&d, "f/01/1-1") && present(&d, "f/02/2-1") && !present(&d, "f/03/3-1") &&
+           present(&d, "f/0a/a-1"));
     ASSERT(kfs_cache_evict(d.c, 0) > 0);
     ASSERT_EQ(kfs_cache_used_bytes(d.c), 0);
     ASSERT_EQ(e.n, 10);
@@ -448,7 +453,8 @@ TEST(cache_eviction)
     for (kfs_ino_t ino = 1; ino <= 3000; ino++) {
         add_clean(&d, ino, 1, ino % 500 == 0 ? 900000 : 4000);
         ASSERT(kfs_cache_used_bytes(d.c) <= 500000 || ino % 500 == 0);
-        fd = kfs_cache_open_clean(d.c, ino, 1, O_RDONLY); /* the newest is always there, however large */
+        fd = kfs_cache_open_clean(d.c, ino, 1,
+                                  O_RDONLY); /* the newest is always there, however large */
         ASSERT(fd >= 0);
         close(fd);
     }

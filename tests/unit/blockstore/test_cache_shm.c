@@ -77,7 +77,8 @@ TEST(shm_put_get_replace_drop)
     kfs_shm_put_link(s, 8, "../x", 4);
     ASSERT_EQ(kfs_shm_link_get(h, 8, buf), 4);
     ASSERT_STR(buf, "../x");
-    kfs_shm_put_link(s, 8, name, KFS_SHM_TARGET_MAX + 1); /* too long: what was there is no longer said */
+    kfs_shm_put_link(s, 8, name,
+                     KFS_SHM_TARGET_MAX + 1); /* too long: what was there is no longer said */
     ASSERT_EQ(kfs_shm_link_get(h, 8, buf), -1);
     kfs_shm_put_link(s, 8, name, KFS_SHM_TARGET_MAX);
     ASSERT_EQ(kfs_shm_link_get(h, 8, buf), KFS_SHM_TARGET_MAX);
@@ -97,10 +98,12 @@ TEST(shm_full_bucket_replaces_the_oldest)
     kfs_shm_put_attr(s, &(struct kfs_attr){.ino = 1, .size_bytes = 2}); /* 1 is young again */
     kfs_shm_put_attr(s, &(struct kfs_attr){.ino = 5});
     ASSERT(!kfs_shm_attr_get(h, 2, &got));
-    ASSERT(kfs_shm_attr_get(h, 1, &got) && kfs_shm_attr_get(h, 3, &got) && kfs_shm_attr_get(h, 4, &got) && kfs_shm_attr_get(h, 5, &got));
+    ASSERT(kfs_shm_attr_get(h, 1, &got) && kfs_shm_attr_get(h, 3, &got) &&
+           kfs_shm_attr_get(h, 4, &got) && kfs_shm_attr_get(h, 5, &got));
     kfs_shm_drop_attr(s, 4); /* a free way is taken before any other */
     kfs_shm_put_attr(s, &(struct kfs_attr){.ino = 6});
-    ASSERT(kfs_shm_attr_get(h, 1, &got) && kfs_shm_attr_get(h, 3, &got) && kfs_shm_attr_get(h, 5, &got) && kfs_shm_attr_get(h, 6, &got));
+    ASSERT(kfs_shm_attr_get(h, 1, &got) && kfs_shm_attr_get(h, 3, &got) &&
+           kfs_shm_attr_get(h, 5, &got) && kfs_shm_attr_get(h, 6, &got));
     kfs_shm_put_attr(s, &(struct kfs_attr){.ino = 3, .size_bytes = 9}); /* in place: never twice */
     ASSERT(kfs_shm_attr_get(h, 3, &got) && got.size_bytes == 9);
     kfs_shm_free(s);
@@ -164,7 +167,8 @@ static void *race_read(void *arg)
             uint64_t child;
             if (kfs_shm_attr_get(h, ino, &a)) {
                 hits++;
-                torn += a.ino != ino || a.size_bytes != a.version || a.parent != a.version || (uint64_t)a.mtime_s != a.version;
+                torn += a.ino != ino || a.size_bytes != a.version || a.parent != a.version ||
+                        (uint64_t)a.mtime_s != a.version;
             }
             int n = kfs_shm_link_get(h, ino, buf);
             for (int i = 1; i < n; i++)
@@ -173,7 +177,8 @@ static void *race_read(void *arg)
             char name[8];
             size_t len = (size_t)snprintf(name, sizeof name, "n%u", (unsigned)ino);
             int st = kfs_shm_dent_get(h, ino, name, len, &child);
-            torn += (st == KFS_DENT_PRESENT && child % 100 != ino) || (st == KFS_DENT_ABSENT && child != 0);
+            torn += (st == KFS_DENT_PRESENT && child % 100 != ino) ||
+                    (st == KFS_DENT_ABSENT && child != 0);
         }
     }
     __atomic_add_fetch(&r->torn, torn, __ATOMIC_RELAXED);
@@ -193,7 +198,10 @@ TEST(shm_no_torn_row_under_a_writer)
     for (uint64_t i = 1; i < 300000; i++) {
         uint64_t ino = 1 + i % 12;
         char text[256], name[8];
-        kfs_shm_put_attr(r.s, &(struct kfs_attr){.ino = ino, .size_bytes = i, .version = i, .parent = i, .mtime_s = (int64_t)i});
+        kfs_shm_put_attr(
+            r.s,
+            &(struct kfs_attr){
+                .ino = ino, .size_bytes = i, .version = i, .parent = i, .mtime_s = (int64_t)i});
         char ch = (char)(1 + i % 100);
         memset(text, ch, sizeof text);
         kfs_shm_put_link(r.s, ino, text, (size_t)(100 + ch % 100));

@@ -25,7 +25,8 @@ static void settle(struct rig *r)
 
 TEST(commit_sizes_at_the_edges)
 {
-    static const uint64_t sizes[] = {0, 1, 4095, 4096, 4097, 100000, MIB - 1, MIB, MIB + 1, 2 * MIB, 5 * MIB + 77};
+    static const uint64_t sizes[] = {0,       1,   4095,    4096,    4097,        100000,
+                                     MIB - 1, MIB, MIB + 1, 2 * MIB, 5 * MIB + 77};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct rig r;
         rig_open(&r);
@@ -104,7 +105,8 @@ TEST(commit_zeros_become_holes)
     ASSERT_EQ(rig_commit(&r, NULL), 0);
     rig_compare(&r);
     ASSERT_EQ(r.c.extent_count, 2);
-    ASSERT(fallocate(r.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4 * MIB) == 0 || errno == EOPNOTSUPP);
+    ASSERT(fallocate(r.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4 * MIB) == 0 ||
+           errno == EOPNOTSUPP);
     settle(&r);
     rig_close(&r);
 }
@@ -156,19 +158,32 @@ static void random_edit(struct rig *r, unsigned *seed)
     uint64_t max = 6 * MIB, off = (uint64_t)rand_r(seed) % max;
     size_t n = 1 + (size_t)rand_r(seed) % (rand_r(seed) % 3 ? 9000 : 2 * MIB);
     switch (rand_r(seed) % 9) {
-    case 0: ASSERT(ftruncate(r->fd, (off_t)off) == 0); break;
-    case 1: ASSERT(ftruncate(r->fd, (off_t)(off % 6000)) == 0); break;
-    case 2: ASSERT(ftruncate(r->fd, (off_t)(off / MIB * MIB)) == 0); break;
-    case 3: put(r, (uint64_t)st.st_size, n, off); break;
-    case 4: (void)!fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)n); break;
-    case 5: put(r, off / MIB * MIB, MIB, off); break;
+    case 0:
+        ASSERT(ftruncate(r->fd, (off_t)off) == 0);
+        break;
+    case 1:
+        ASSERT(ftruncate(r->fd, (off_t)(off % 6000)) == 0);
+        break;
+    case 2:
+        ASSERT(ftruncate(r->fd, (off_t)(off / MIB * MIB)) == 0);
+        break;
+    case 3:
+        put(r, (uint64_t)st.st_size, n, off);
+        break;
+    case 4:
+        (void)!fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)n);
+        break;
+    case 5:
+        put(r, off / MIB * MIB, MIB, off);
+        break;
     case 6: { /* explicit zeros */
         void *z = calloc(1, n);
         ASSERT_EQ(pwrite(r->fd, z, n, (off_t)off), (ssize_t)n);
         free(z);
         break;
     }
-    default: put(r, off, n, off + 1);
+    default:
+        put(r, off, n, off + 1);
     }
 }
 
@@ -270,7 +285,8 @@ TEST(commit_while_the_file_is_written)
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     for (int i = 0; i < 40; i++) {
         rig_commit(&r, NULL);
-        ASSERT_OK(kfs_store_fill(r.s, &r.c, fd, &kerr), kerr); /* a mixture, but one that verifies */
+        ASSERT_OK(kfs_store_fill(r.s, &r.c, fd, &kerr),
+                  kerr); /* a mixture, but one that verifies */
     }
     __atomic_store_n(&s.stop, true, __ATOMIC_RELAXED);
     pthread_join(t, NULL);

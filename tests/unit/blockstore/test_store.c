@@ -31,7 +31,9 @@ TEST(store_open_checks_the_marker)
     ASSERT_EQ(kfs_store_open("file:/does/not/exist", VOLUME, &s, &kerr), -ENOENT);
     ASSERT_EQ(kfs_store_open("s3:bucket", VOLUME, &s, &kerr), -EINVAL);
     ASSERT_EQ(kfs_store_open("file:relative", VOLUME, &s, &kerr), -EINVAL);
-    ASSERT_EQ(kfs_store_open(r.url, "an id that is much too long for the header of an object", &s, &kerr), -EINVAL);
+    ASSERT_EQ(
+        kfs_store_open(r.url, "an id that is much too long for the header of an object", &s, &kerr),
+        -EINVAL);
     rig_close(&r);
 }
 
@@ -120,7 +122,8 @@ static void damage_open(struct damage *d)
     ASSERT_EQ(d->len, 64 + 5000 + 40 + 40);
 }
 
-/* Store `len` bytes as the object, forget all indexes, fill. 1: the right bytes came; 0: -EIO. Anything else fails the test. */
+/* Store `len` bytes as the object, forget all indexes, fill. 1: the right bytes came; 0: -EIO.
+ * Anything else fails the test. */
 static int damage_try(struct damage *d, const unsigned char *bytes, size_t len)
 {
     int fd = open(d->path, O_WRONLY | O_TRUNC | O_CREAT, 0600);
@@ -197,8 +200,17 @@ static int forged_try(struct damage *d, const struct forged *f)
 TEST(store_forged_numbers_are_refused)
 {
     static struct damage d;
-    static const uint64_t odd[] = {0, 1, 2, 63, 64, 65, 66, 4999, 5000, 5001, 5063, 5065, 1 << 20, (1 << 20) + 1, 0x7fffffff,
-                                   0xfffffff8, 0xffffffff, 1ULL << 32, INT64_MAX, UINT64_MAX - 39, UINT64_MAX};
+    static const uint64_t odd[] = {0,          1,
+                                   2,          63,
+                                   64,         65,
+                                   66,         4999,
+                                   5000,       5001,
+                                   5063,       5065,
+                                   1 << 20,    (1 << 20) + 1,
+                                   0x7fffffff, 0xfffffff8,
+                                   0xffffffff, 1ULL << 32,
+                                   INT64_MAX,  UINT64_MAX - 39,
+                                   UINT64_MAX};
     struct forged good, f;
     damage_open(&d);
     memcpy(&good.h, d.object, sizeof good.h);
@@ -209,17 +221,39 @@ TEST(store_forged_numbers_are_refused)
         for (int field = 0; field < 11; field++) {
             f = good;
             switch (field) {
-            case 0: f.h.frame_count = (uint32_t)odd[i]; break;
-            case 1: f.h.version = (uint32_t)odd[i]; break;
-            case 2: f.h.object = odd[i]; break;
-            case 3: f.e.off = odd[i]; break;
-            case 4: f.e.stored_len = (uint32_t)odd[i]; break;
-            case 5: f.e.plain_len = (uint32_t)odd[i]; break;
-            case 6: f.e.codec = (uint32_t)odd[i]; break;
-            case 7: f.e.reserved = (uint32_t)odd[i]; break;
-            case 8: f.t.index_off = odd[i]; break;
-            case 9: f.t.index_len = odd[i]; break;
-            default: f.e.stored_len = f.e.plain_len = (uint32_t)odd[i]; break;
+            case 0:
+                f.h.frame_count = (uint32_t)odd[i];
+                break;
+            case 1:
+                f.h.version = (uint32_t)odd[i];
+                break;
+            case 2:
+                f.h.object = odd[i];
+                break;
+            case 3:
+                f.e.off = odd[i];
+                break;
+            case 4:
+                f.e.stored_len = (uint32_t)odd[i];
+                break;
+            case 5:
+                f.e.plain_len = (uint32_t)odd[i];
+                break;
+            case 6:
+                f.e.codec = (uint32_t)odd[i];
+                break;
+            case 7:
+                f.e.reserved = (uint32_t)odd[i];
+                break;
+            case 8:
+                f.t.index_off = odd[i];
+                break;
+            case 9:
+                f.t.index_len = odd[i];
+                break;
+            default:
+                f.e.stored_len = f.e.plain_len = (uint32_t)odd[i];
+                break;
             }
             if (memcmp(&f, &good, sizeof f) != 0 && forged_try(&d, &f) != 0)
                 KT_FAIL("field %d = %llu was believed", field, (unsigned long long)odd[i]);
@@ -234,12 +268,12 @@ TEST(store_fill_distrusts_the_map)
     damage_open(&d);
     struct kfs_extent good = d.r.c.extents[0];
     struct kfs_extent bad[] = {
-        {0, 5000, 1, KFS_FRAME_BYTES},              /* frame 1 of 1 */
-        {0, 5000, 1, 1},                            /* not at a frame */
+        {0, 5000, 1, KFS_FRAME_BYTES}, /* frame 1 of 1 */
+        {0, 5000, 1, 1},               /* not at a frame */
         {0, 5000, 1, UINT64_MAX / KFS_FRAME_BYTES * KFS_FRAME_BYTES},
-        {0, 5001, 1, 0},                            /* beyond the file */
-        {4096, 904, 1, 0},                          /* not at a frame of the file */
-        {0, 5000, 99, 0},                           /* no such object */
+        {0, 5001, 1, 0},   /* beyond the file */
+        {4096, 904, 1, 0}, /* not at a frame of the file */
+        {0, 5000, 99, 0},  /* no such object */
         {0, 5000, 0, 0},
         {0, 0, 1, 0},
         {0, UINT64_MAX, 1, 0},
@@ -254,7 +288,8 @@ TEST(store_fill_distrusts_the_map)
     struct kfs_extent two[2] = {good, good};
     struct kfs_content c = {.size_bytes = 5000, .extents = two, .extent_count = 2};
     ASSERT_EQ(kfs_store_fill(d.r.s, &c, fd, &kerr), -EIO);
-    struct kfs_content longer = {.size_bytes = 3 * KFS_FRAME_BYTES, .extents = two, .extent_count = 1};
+    struct kfs_content longer = {
+        .size_bytes = 3 * KFS_FRAME_BYTES, .extents = two, .extent_count = 1};
     two[0].len = 5001; /* inside the file, outside the object */
     ASSERT_EQ(kfs_store_fill(d.r.s, &longer, fd, &kerr), -EIO);
     two[0].len = 2 * KFS_FRAME_BYTES;
