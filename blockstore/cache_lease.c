@@ -13,6 +13,8 @@
  *          - Leases need the file's owner or CAP_LEASE.
  *          Where there are no leases (network file systems), /proc is searched: slower, blind for
  *          processes of other users, yet never wrong about those it sees.
+ *          On overlayfs a mapping holds the file of the layer below, which the lease on ours does
+ *          not see: a lease that was granted there is confirmed by a look through all mappings.
  */
 #include "blockstore/cache_dir.h"
 #include <dirent.h>
@@ -24,7 +26,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#define OVERLAYFS_MAGIC 0x794c7630
 
 /* --- /proc ------------------------------------------------------------------------------------ */
 
@@ -32,6 +37,7 @@ struct probe {
     struct stat st;
     int own_fd;      /* of this process: does not count */
     bool write_only; /* only descriptors and mappings that can write count */
+    bool on_overlay; /* mappings may show the device of the layer below, under the same number */
 };
 
 static bool fd_can_write(int proc_fd, const char *pid, const char *fd)
@@ -87,7 +93,7 @@ static bool pid_has_map(const struct probe *p, int proc_fd, const char *pid)
         unsigned maj, min;
         uint64_t ino;
         found = sscanf(line, "%*x-%*x %4s %*x %x:%x %" SCNu64, perms, &maj, &min, &ino) == 4 &&
-                ino == p->st.st_ino && makedev(maj, min) == p->st.st_dev &&
+                ino == p->st.st_ino && (p->on_overlay || makedev(maj, min) == p->st.st_dev) &&
                 (!p->write_only || (perms[1] == 'w' && perms[3] == 's'));
     }
     if (f)
@@ -97,9 +103,15 @@ static bool pid_has_map(const struct probe *p, int proc_fd, const char *pid)
     return found;
 }
 
-static int proc_probe(int own_fd, bool write_only)
+static bool is_overlay(int fd)
 {
-    struct probe p = {.own_fd = own_fd, .write_only = write_only};
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && (unsigned long)fs.f_type == OVERLAYFS_MAGIC;
+}
+
+static int proc_probe(int own_fd, bool write_only, bool maps_only)
+{
+    struct probe p = {.own_fd = own_fd, .write_only = write_only, .on_overlay = is_overlay(own_fd)};
     if (fstat(own_fd, &p.st) < 0)
         return -errno;
     DIR *d = opendir("/proc");
@@ -108,7 +120,8 @@ static int proc_probe(int own_fd, bool write_only)
     bool found = false;
     for (struct dirent *e; !found && (e = readdir(d));)
         if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
-            found = pid_has_fd(&p, dirfd(d), e->d_name) || pid_has_map(&p, dirfd(d), e->d_name);
+            found = (!maps_only && pid_has_fd(&p, dirfd(d), e->d_name)) ||
+                    pid_has_map(&p, dirfd(d), e->d_name);
     closedir(d);
     return found;
 }
@@ -119,13 +132,13 @@ static int probe(int fd, int lease)
 {
     if (fcntl(fd, F_SETLEASE, lease) == 0) {
         (void)fcntl(fd, F_SETLEASE, F_UNLCK);
-        return 0;
+        return is_overlay(fd) ? proc_probe(fd, lease == F_RDLCK, true) : 0;
     }
     if (errno == EAGAIN)
         return 1;
     if (errno == EBADF)
         return -errno;
-    return proc_probe(fd, lease == F_RDLCK);
+    return proc_probe(fd, lease == F_RDLCK, false);
 }
 
 int kfs_cache_has_writer(int fd)

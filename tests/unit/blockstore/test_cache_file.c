@@ -259,7 +259,7 @@ static void let_go(struct holder *h)
     ASSERT_EQ(status, 0);
 }
 
-TEST(cache_probes)
+TEST(cache_probes_by_lease)
 {
     struct den d;
     struct holder h;
@@ -299,6 +299,37 @@ TEST(cache_probes)
     close(ro);
     ASSERT_EQ(kfs_cache_has_writer(ro), -EBADF);
     den_close(&d);
+}
+
+static void probe_on_overlay(void *arg)
+{
+    char m[700], options[2400];
+    if (!small_fs(arg, "size=4m"))
+        _exit(77);
+    for (const char *const *n = (const char *const[]){"l", "u", "w", "m", NULL}; *n; n++) {
+        snprintf(m, sizeof m, "%s/%s", (char *)arg, *n);
+        mkdir(m, 0755);
+    }
+    snprintf(options, sizeof options, "lowerdir=%s/l,upperdir=%s/u,workdir=%s/w", (char *)arg,
+             (char *)arg, (char *)arg);
+    if (mount("overlay", m, "overlay", 0, options) < 0)
+        _exit(77);
+    setenv("TMPDIR", m, 1);
+    fflush(stdout);
+    dup2(STDERR_FILENO, STDOUT_FILENO); /* our own last line shall be the last one on stdout */
+    execl("/proc/self/exe", "test_cache_file", "cache_probes_by_lease", NULL);
+}
+
+/* Containers: the cache directory may well lie on an overlay. */
+TEST(cache_probes_on_an_overlay)
+{
+    char dir[512];
+    tmp_make(dir, sizeof dir);
+    int rc = in_child(probe_on_overlay, dir);
+    tmp_remove(dir);
+    if (rc == 77)
+        SKIP("needs the right to mount an overlay");
+    ASSERT_EQ(rc, 0);
 }
 
 /* In a process that may not take leases, because the file is another user's. Exit code: how far it
