@@ -107,7 +107,7 @@ void kfsd_op_run(struct kfsd_req *r)
         kfs_log_limited(&limit, KFS_LOG_ERROR, "%s failed: %s", kfsd_op_name(op), r->err.msg);
     }
     r->rep.status = rc;
-    if (rc < 0 && rc != KFS_WIRE_ESCAPE_ABS && rc != KFS_WIRE_ESCAPE_UP)
+    if (rc < 0 && rc != KFS_WIRE_ESCAPE_ABS && rc != KFS_WIRE_ESCAPE_UP && op != KFS_OP_CONTROL)
         r->out_len = 0;
     KFS_FAULT("op.before_answer");
 }
