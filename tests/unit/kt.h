@@ -60,9 +60,9 @@ enum { KT_FAILED = 1, KT_SKIPPED = 2 };
 
 static int kt_main(int argc, char **argv)
 {
-    int passed = 0, failed = 0, skipped = 0;
+    static int passed, failed, skipped; /* static: they live across longjmp */
     setvbuf(stdout, NULL, _IOLBF, 0);
-    for (struct kt_case *c = kt_first; c; c = c->next) {
+    for (struct kt_case *volatile c = kt_first; c; c = c->next) {
         if (argc > 1 && !strstr(c->name, argv[1]))
             continue;
         int how = setjmp(kt_out);
