@@ -56,6 +56,8 @@ struct kfs_vol {
     uint32_t flags; /* KFS_HELLO_* */
     int index;      /* in kfs_pre_vols */
     int attached;
+    uint64_t cache_dev; /* st_dev of cache files, 0 before the first attach */
+    int wrote;          /* this process had a writer here */
 };
 extern struct kfs_vol kfs_pre_vols[KFS_MOUNTS_MAX];
 extern int kfs_pre_vol_count;
@@ -154,6 +156,34 @@ long kfs_pre_before_close(int fd);
 uint32_t kfs_pre_umask(void);
 /* A name for the kernel that leads to the content of this open genuine fd: the cache file's own path (same user) or /proc/self/fd/N. cap >= KFS_PATH_MAX. */
 void kfs_pre_fd_path(int fd, char *buf, size_t cap);
+
+/* ---- inside the core (init.c, prefix.c, fdtab.c, lookup.c, rpc.c, do_attr.c) ------------------------------------------ */
+struct stat;
+struct timespec;
+extern int (*kfs_pre_vdso_clock)(int, struct timespec *); /* NULL: use the system call */
+uint64_t kfs_pre_now_ns(bool coarse);                      /* CLOCK_MONOTONIC or CLOCK_MONOTONIC_COARSE */
+void kfs_pre_prefix_init(void);
+extern unsigned char kfs_pre_fd_states[];                   /* enum fd state, see fdtab.c */
+/* kfs_pre_fd and the kernel's fstat of it in one. */
+int kfs_pre_fd_stat(int fd, struct kfs_fdinfo *ret, struct stat *ret_st);
+/* For *at calls with a host dirfd: may relative paths lead below a prefix? */
+bool kfs_pre_fd_at_maybe(int fd);
+bool kfs_pre_fd_above(int fd); /* classified: a host directory above (or, on the host, at or below) a prefix */
+/* A kernel path (as /proc/self/fd/N reads) that names something in a cache directory: 1 and vol, ino, kind set; else 0. */
+int kfs_pre_cache_name(const char *name, size_t len, struct kfs_fdinfo *ret);
+/* Is this absolute host path an ancestor of a prefix, or a prefix, or below one? */
+bool kfs_pre_near_prefix(const char *path);
+/* "/proc/self/fd/N", "/dev/fd/N", "/dev/stdin", "/proc/self/cwd" and their other spellings. True: *ret_fd (AT_FDCWD for cwd) and *ret_rest (behind it). */
+bool kfs_pre_magic(const char *path, int *ret_fd, const char **ret_rest);
+/* As kfs_pre_where for calls that do not follow the last component: a magic link itself is the host's. */
+int kfs_pre_where_nofollow(int dirfd, const char *path, struct kfs_loc *loc);
+/* LOOKUP through tier 1, else 3: 0 and *ret, -errno, or 1: the host's, at loc->host. */
+long kfs_pre_attr_at(struct kfs_loc *loc, bool follow, struct kfs_attr *ret);
+/* HELLO answered on a new connection: take over segment and stats page (both may be -1; closed here). */
+int kfs_pre_hello(struct kfs_vol *v, const struct kfs_wire_hello *h, int segment_fd, int stats_fd);
+void kfs_pre_rpc_drop(void); /* close pooled connections */
+int kfs_pre_connect(struct kfs_vol *v); /* one connection and HELLO, kept in the pool */
+long kfs_pre_fsync_all(bool written_only);
 
 #pragma GCC visibility pop
 
