@@ -1,20 +1,26 @@
 # KFS: one non-recursive Makefile. `make help` lists the targets.
 #
-# Variants share the rules: V= (plain), asan, tsan; each has its own tree build/, build/asan, build/tsan.
+# Variants share the rules: V= (plain), asan, tsan, fault (fault points), lint (warnings are errors); each has its own tree
+# build/, build/asan, … Prefixes: PREFIX (/usr/local), DESTDIR. JOBS: how many compilers at once.
 
 V       ?=
 B       := build$(if $(V),/$(V))
+VERSION := 0.1
+PREFIX  ?= /usr/local
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 CC      ?= cc
 OPT     ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith \
-           -Wcast-qual -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough=5 -Wconversion -Wno-sign-conversion $(WERROR)
+           -Wcast-qual -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough=5 -Wconversion -Wno-sign-conversion $(WERROR.$(V))
+WERROR.lint := -Werror
 SAN.asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN.tsan := -fsanitize=thread -fno-omit-frame-pointer
 SAN     := $(SAN.$(V))
-FAULT   := $(if $(KFS_FAULTS)$(V),-DKFS_FAULTS=1)
-CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE -I. -fvisibility=hidden $(OPT) $(WARN) $(FAULT) $(CFLAGS)
+FAULT   := $(if $(KFS_FAULTS)$(filter-out lint,$(V)),-DKFS_FAULTS=1)
+CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE -I. -fvisibility=hidden -DKFS_VERSION=\"$(VERSION)\" $(OPT) $(WARN) \
+           $(FAULT) $(CFLAGS)
 HARDEN  := -fstack-protector-strong $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fPIE
-LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,defs
+LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,defs,--as-needed
 # The shim: no fortify (it defines those names), no stack protector (it runs before libc is ready), initial-exec TLS.
 SHIMFLAGS := -std=gnu11 -D_GNU_SOURCE -I. -fvisibility=hidden -fPIC $(OPT) $(WARN) -U_FORTIFY_SOURCE -fno-stack-protector \
            -ftls-model=initial-exec -fno-builtin-printf -fno-exceptions $(CFLAGS)
@@ -32,6 +38,10 @@ unit.src  := $(wildcard tests/unit/*/test_*.c)
 probe.src := $(wildcard tests/preload/probes/*.c)
 bench.src := $(wildcard tests/bench/*.c)
 
+# Changed flags rebuild everything that they were used for.
+FLAGS := $(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) $(LDHARDEN) $(SHIMFLAGS)
+$(shell mkdir -p $(B); printf '%s\n' '$(FLAGS)' | cmp -s - $(B)/flags || printf '%s\n' '$(FLAGS)' > $(B)/flags)
+
 obj   = $(patsubst %,$(B)/obj/%.o,$(1))
 LIBS_META  := -lsqlite3
 LIBS_BLK   := -lxxhash
@@ -42,12 +52,12 @@ UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(unit.src))
 PROBES := $(patsubst tests/preload/probes/%.c,$(B)/probes/%,$(probe.src))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 
-.PHONY: all run test check unit lint asan tsan analyze bench clean help deps install docs
+.PHONY: all bins units probes benches run test check unit lint asan tsan analyze bench docs install clean help
 .DELETE_ON_ERROR:
-all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so)  ## build everything (build/bin, build/lib)
+all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) ## build everything (build/bin, build/lib)
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z ]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 # --- programs -------------------------------------------------------------------------------------------------
 $(B)/libkfs-core.a: $(call obj,$(pure.src) $(base.src) $(meta.src) $(blk.src) $(com.src))
@@ -64,11 +74,11 @@ SHIM_OBJS := $(patsubst %,$(B)/shim/%.o,$(shim.src) $(pure.src))
 $(B)/lib/libkfs.so: $(SHIM_OBJS) preload/exports.map
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@ $(SHIM_OBJS) -Wl,-soname,libkfs.so -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
-$(B)/shim/%.o: %
+$(B)/shim/%.o: % $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(SHIMFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/obj/%.o: %
+$(B)/obj/%.o: % $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) -MMD -MP -c -o $@ $<
 
@@ -83,13 +93,63 @@ $(B)/bench/%: tests/bench/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -D_GNU_SOURCE -I. -O2 -Wall -Wextra -MMD -MP -o $@ $< -lpthread
 
+bins: $(BINS)
 units: $(UNITS)
 probes: $(PROBES)
 benches: $(BENCHES)
-unit: $(UNITS) ## unit tests
+
+# --- what people call; those that need more than a compiler install it first -----------------------------------------
+MAKE_Q := $(MAKE) --no-print-directory -j$(JOBS)
+run: ## the main job: a tree and a training run on a volume, kfsd killed, every byte verified
+	@tests/lib/deps demo
+	@$(MAKE_Q) all
+	@tests/demo/run.sh
+
+test: ## all tests
+	@tests/lib/deps test
+	@$(MAKE_Q) all units probes
+	@$(MAKE_Q) V=fault bins
+	@tests/lib/run-all
+
+check: units ## quick: unit tests, layers, the shim's symbols
+	@$(MAKE_Q) all
 	@tests/lib/run-units $(UNITS)
+	@tests/lint/layers.sh && tests/lint/shim-symbols.sh && tests/lint/shim-exports.sh
+
+unit: units ## unit tests
+	@tests/lib/run-units $(UNITS)
+
+lint: ## warnings as errors, cppcheck, layers, the shim's symbols, generated documents
+	@tests/lib/deps lint
+	@$(MAKE_Q) V=lint all units
+	@tests/lint/run
+
+# The shim itself stays plain: the sanitizers' libraries and a preloaded one fight over load order.
+SAN_TESTS ?= $(wildcard tests/badinput/*.sh tests/crash/*.sh)
+asan tsan: ## unit tests, and tests around kfsd, under a sanitizer (tsan likewise)
+	@tests/lib/deps test
+	@$(MAKE_Q) all probes
+	@$(MAKE_Q) V=$@ all units
+	@tests/lib/run-units $(patsubst tests/unit/%.c,build/$@/tests/%,$(unit.src))
+	@KFS_BIN=$(CURDIR)/build/$@/bin KFS_TEST_LOGS=build/$@/test-logs tests/lib/run-all $(SAN_TESTS)
+
+analyze: ## gcc's static analyser
+	@$(MAKE_Q) V=analyze OPT='-O1 -g -fanalyzer' all
+
+bench: ## figures, as ratios in one run
+	@tests/lib/deps bench
+	@$(MAKE_Q) all probes benches
+	@tests/bench/run
+
+docs: ## docs/compat.md from preload/calls.def
+	@tests/lint/compat.sh > docs/compat.md.new && mv docs/compat.md.new docs/compat.md
+
+install: all ## to DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/kfs
+	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(B)/lib/libkfs.so $(DESTDIR)$(PREFIX)/lib/kfs/libkfs.so
 
 clean: ## remove build/
 	rm -rf build
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path '$(B)/?san' -prune -o -name '*.d' -print 2>/dev/null)

@@ -199,7 +199,8 @@ int run_options_parse(int argc, char **argv, struct run_options *ret)
     if (rc < 0) {
         if (err.code)
             (void)fprintf(stderr, "kfs-run: %s\n", err.msg);
-        (void)fprintf(stderr, "try 'kfs-run --help'\n");
+        else
+            (void)fprintf(stderr, "try 'kfs-run --help'\n");
         run_options_release(&o);
         return 1 + 2;
     }
