@@ -235,6 +235,26 @@ int kfs_client_call(struct kfs_client *c, enum kfs_wire_op op, kfs_ino_t ino, co
     return rep.status;
 }
 
+/* The text of {"error": "…"}. False: it is something else. */
+static bool error_text(const char *json, char *buf, size_t cap)
+{
+    static const char KEY[] = "{\"error\":";
+    if (strncmp(json, KEY, sizeof KEY - 1) != 0)
+        return false;
+    const char *p = json + sizeof KEY - 1;
+    p += strspn(p, " ");
+    if (*p++ != '"')
+        return false;
+    size_t n = 0;
+    for (; *p && *p != '"' && n + 1 < cap; p++) {
+        if (*p == '\\' && (p[1] == '"' || p[1] == '\\'))
+            p++;
+        buf[n++] = *p;
+    }
+    buf[n] = '\0';
+    return n > 0;
+}
+
 int kfs_client_control(struct kfs_client *c, const char *command, const char *argument, struct kfs_buf *ret_json, struct kfs_err *err)
 {
     struct kfs_err lost = {0};
@@ -249,8 +269,9 @@ int kfs_client_control(struct kfs_client *c, const char *command, const char *ar
     const char *about = argument && *argument ? argument : command;
     if (rc < -4095)
         return KFS_FAIL(err, EXDEV, "'%s' leads out of the volume through a symlink; name what it points to", about);
-    if (ret_json->len && kfs_buf_str(ret_json)[0] != '{')
-        return KFS_FAIL(err, -rc, "%.300s", kfs_buf_str(ret_json));
+    char text[sizeof err->msg];
+    if (error_text(kfs_buf_str(ret_json), text, sizeof text))
+        return KFS_FAIL(err, -rc, "%s", text);
     return KFS_FAIL(err, -rc, "%s '%s': %s", command, about, strerror(-rc));
 }
 
@@ -268,7 +289,7 @@ int kfs_client_sync(struct kfs_client *c, struct kfs_err *err)
     return KFS_FAIL(err, -rc, "not everything could be stored: %s; kfsd's log names the files, 'kfs flush' tries again", strerror(-rc));
 }
 
-int kfs_client_open(const char *socket_path, struct kfs_client *ret, struct kfs_err *err)
+int kfs_client_open(const char *socket_path, const char *url, struct kfs_client *ret, struct kfs_err *err)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     if (strlen(socket_path) > KFS_SOCKET_PATH_MAX)
@@ -291,7 +312,7 @@ int kfs_client_open(const char *socket_path, struct kfs_client *ret, struct kfs_
     struct kfs_client c = {.fd = fd};
     kfs_rand_bytes(c.client, sizeof c.client);
     struct kfs_wire_rep rep;
-    rc = exchange(&c, KFS_OP_HELLO, 0, NULL, NULL, &rep, (char *)&c.hello, sizeof c.hello, err);
+    rc = exchange(&c, KFS_OP_HELLO, 0, url, NULL, &rep, (char *)&c.hello, sizeof c.hello, err);
     if (rc < 0)
         return rc;
     if (rep.status < 0)
@@ -431,25 +452,10 @@ static int node_find(const struct kfs_conf *conf, struct kfs_endpoint *e, struct
     const char *socket_path = conf ? kfs_conf_text(conf, KFS_CONF_SOCKET) : "";
     if (!*socket_path || strlen(socket_path) > KFS_SOCKET_PATH_MAX)
         return -ENOENT;
-    struct kfs_client c;
-    int rc = kfs_client_open(socket_path, &c, NULL);
+    int rc = kfs_client_open(socket_path, e->url, ret_c, NULL);
     if (rc < 0)
         return rc;
-    struct kfs_buf json, want;
-    kfs_buf_init(&json);
-    kfs_buf_init(&want);
-    (void)kfs_buf_json_string(&want, e->url, strlen(e->url));
-    rc = kfs_client_control(&c, "status", NULL, &json, NULL);
-    if (rc >= 0 && !strstr(kfs_buf_str(&json), kfs_buf_str(&want)))
-        rc = -ENOENT;
-    kfs_buf_release(&json);
-    kfs_buf_release(&want);
-    if (rc < 0) {
-        kfs_client_close(&c);
-        return rc;
-    }
     (void)snprintf(e->socket, sizeof e->socket, "%s", socket_path);
-    *ret_c = c;
     return 0;
 }
 
@@ -457,7 +463,10 @@ static int node_find(const struct kfs_conf *conf, struct kfs_endpoint *e, struct
 static int owner_connect(struct kfs_endpoint *e, const struct kfs_lock_owner *o, struct kfs_client *ret_c, struct kfs_err *err)
 {
     struct kfs_err why = {0};
-    int rc = kfs_client_open(o->socket, ret_c, &why);
+    int rc = kfs_client_open(o->socket, e->url, ret_c, &why);
+    /* In a container the same database may have another path: a daemon with one volume needs no name for it. */
+    if (rc == -ENODEV)
+        rc = kfs_client_open(o->socket, NULL, ret_c, &why);
     if (rc == 0) {
         (void)snprintf(e->socket, sizeof e->socket, "%s", o->socket);
         return 1;

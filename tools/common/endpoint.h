@@ -55,8 +55,9 @@ int kfs_endpoint_resolve(const struct kfs_conf *conf, const char *volume, struct
 int kfs_endpoint_find(const struct kfs_conf *conf, struct kfs_endpoint *e, const struct kfs_endpoint_options *o,
                       struct kfs_client *ret_c, struct kfs_err *err);
 
-/* Connect and say HELLO. -ENOENT, -ECONNREFUSED: nobody listens. -EACCES, -EPERM: not for this user. */
-int kfs_client_open(const char *socket, struct kfs_client *ret, struct kfs_err *err);
+/* Connect and say HELLO for this volume (NULL: the only one there). -ENOENT, -ECONNREFUSED: nobody listens. -EACCES, -EPERM: not for this user.
+ * -ENODEV: serves other volumes. */
+int kfs_client_open(const char *socket, const char *url, struct kfs_client *ret, struct kfs_err *err);
 void kfs_client_close(struct kfs_client *c); /* NULL and closed are fine */
 
 /* One request. path, path2: NULL or text. Answer's data goes to ret_data (may be NULL), its status is the result; err gets text only when the
