@@ -35,7 +35,13 @@ kfs_volume() {
     trap 'exit 143' TERM
     trap 'exit 130' INT
     URL=sqlite:$T/vol.db
-    if [ -n "$KFS_PLAIN" ]; then P=$T/prefix; mkdir -p "$P"; else P=/kfs-test; fi
+    # The prefix is as long as the plain directory's name, so that lengths of absolute paths do not differ.
+    if [ -n "$KFS_PLAIN" ]; then
+        P=$T/other
+        mkdir -p "$P"
+    else
+        P=/kfs-test/$(printf "%0$((${#T} + 6 - 10))d" 0 | tr 0 v)
+    fi
     printf '%s\n' "cache_dir = $T/cache" "run_dir = $T/run" "linger_s = ${KFS_TEST_LINGER:-10}" >"$T/kfs.conf"
     mkdir -p "$T/run" "$T/plain"
     export KFS_CONFIG=$T/kfs.conf
@@ -109,7 +115,7 @@ both() {
     for side in plain kfs; do
         local d h run=()
         if [ $side = plain ]; then d=$T/plain/$name; else d=$P/$name; run=(krun); fi
-        h=$T/host-$side/$name
+        h=$T/host.${side:0:1}/$name
         mkdir -p "$h"
         if [ $side = plain ]; then run=(timeout -k 5 "${KRUN_LIMIT:-120}"); fi
         D=$d H=$h SIDE=$side "${run[@]}" "$sh" -c 'mkdir -p "$D" && cd "$D" || exit 99
