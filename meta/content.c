@@ -291,6 +291,23 @@ static int bury_all(struct kfs_meta *m, const struct lost *l, struct kfs_err *er
     return rc;
 }
 
+static bool older(int64_t s, uint32_t ns, int64_t than_s, uint32_t than_ns)
+{
+    return s < than_s || (s == than_s && ns < than_ns);
+}
+
+/* The inode changed when it was written, not when that was committed: programs remember the ctime of the moment before close (git's index). A store
+ * through a mapping that moved no mtime counts from now. */
+static void commit_ctime(struct kfs_meta *m, struct kfs_attr *a, bool changed, int64_t mtime_s, uint32_t mtime_ns)
+{
+    int64_t s = mtime_s, now_s = m->now.tv_sec;
+    uint32_t ns = mtime_ns, now_ns = (uint32_t)m->now.tv_nsec;
+    if (older(now_s, now_ns, s, ns) || (changed && a->mtime_s == s && a->mtime_ns == ns))
+        s = now_s, ns = now_ns;
+    if (older(a->ctime_s, a->ctime_ns, s, ns))
+        a->ctime_s = s, a->ctime_ns = ns;
+}
+
 static int commit_locked(struct kfs_meta *m, const struct kfs_content_delta *d, struct kfs_attr *a,
                          int64_t mtime_s, uint32_t mtime_ns, struct kfs_err *err)
 {
@@ -313,10 +330,9 @@ static int commit_locked(struct kfs_meta *m, const struct kfs_content_delta *d, 
         a->size_bytes = d->size_bytes;
         a->blocks = d->blocks;
     }
+    commit_ctime(m, a, d->changed, mtime_s, mtime_ns);
     a->mtime_s = mtime_s;
     a->mtime_ns = mtime_ns;
-    a->ctime_s = m->now.tv_sec;
-    a->ctime_ns = (uint32_t)m->now.tv_nsec;
     return kfs_inode_put(m, a, err);
 }
 

@@ -6,6 +6,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_THREAD__
+/* kfs_shm_: the sequence lock copies a row while it may be written, and throws the copy away if it was: that is its point. conn_end: a connection is handed
+ * from worker to worker by epoll's one shot, an order that the tool does not see. */
+const char *__tsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void)
+{
+    return "race:kfs_shm_\nrace:conn_end\n";
+}
+#endif
+
 /* The cache file of a live inode speaks for size, blocks and mtime. ctime follows mtime: the cache file's own ctime also moves when kfsd renames it
  * or mirrors a mode, which nobody should see. */
 static bool merge_live(struct kfsd_vol *v, struct kfs_attr *a)
@@ -125,7 +135,8 @@ void kfsd_on_evict(void *vol, kfs_ino_t ino, uint64_t version)
     /* A full list loses entries: a stale CACHED flag only costs the reader a failed open before it asks kfsd. */
     if (v->evicted_count < KFSD_EVICTED_MAX) {
         v->evicted_list[v->evicted_count].ino = ino;
-        v->evicted_list[v->evicted_count++].version = version;
+        v->evicted_list[v->evicted_count].version = version;
+        __atomic_store_n(&v->evicted_count, v->evicted_count + 1, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&v->evicted);
 }
@@ -138,7 +149,7 @@ static void withdraw_evicted(struct kfsd_vol *v)
         kfs_ino_t ino = 0;
         uint64_t version = 0;
         if (any) {
-            v->evicted_count--;
+            __atomic_store_n(&v->evicted_count, v->evicted_count - 1, __ATOMIC_RELAXED);
             ino = v->evicted_list[v->evicted_count].ino;
             version = v->evicted_list[v->evicted_count].version;
         }

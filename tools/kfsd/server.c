@@ -497,11 +497,10 @@ int kfsd_server_start(struct kfs_err *err)
 
 void kfsd_server_stop(void)
 {
-    for (struct listener *l = listeners; l; l = l->next) {
-        (void)epoll_ctl(kfsd.epfd, EPOLL_CTL_DEL, l->fd, NULL);
-        close(l->fd);
-    }
     atomic_store(&kfsd.stop, true);
     for (int i = 0; i < STOP_WAIT_MS && atomic_load(&kfsd.busy); i++)
         usleep(1000);
+    /* No worker touches a descriptor any more. */
+    for (struct listener *l = listeners; l; l = l->next)
+        close(l->fd);
 }

@@ -88,7 +88,7 @@ static const char *start_with(const char *first, ...)
         close(pipe_fd[0]);
         int null = open("/dev/null", O_RDWR);
         dup2(null, 0);
-        dup2(null, 2);
+        dup2(open(in_dir("stderr"), O_WRONLY | O_CREAT | O_APPEND, 0600), 2);
         setenv("HOME", dir, 1);
         unsetenv("XDG_CACHE_HOME");
         unsetenv("XDG_RUNTIME_DIR");
@@ -143,9 +143,26 @@ static void set_up(void)
     ASSERT(mkdtemp(dir) != NULL);
 }
 
+/* What a sanitizer, or kfsd's own crash handler, said. */
+static void check_stderr(void)
+{
+    static char text[65536];
+    const char *const files[] = {"stderr", "log"};
+    for (int i = 0; i < 2; i++) {
+        int fd = open(in_dir(files[i]), O_RDONLY);
+        ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+        close(fd);
+        text[n > 0 ? n : 0] = 0;
+        if (strstr(text, "Sanitizer") || strstr(text, "runtime error:") || strstr(text, "kfsd: crash"))
+            KT_FAIL("kfsd: %s", text);
+    }
+}
+
 static void tear_down(void)
 {
-    stop(SIGKILL);
+    check_stderr();
+    stop(SIGTERM);
+    check_stderr();
     nftw(dir, rm_one, 32, FTW_DEPTH | FTW_PHYS);
     dir[0] = 0;
 }
