@@ -76,14 +76,15 @@ static int walk_all(struct walk *w, bool follow)
 {
     const char *name;
     size_t len;
-    bool slash = false;
+    bool must_dir = false; /* a trailing slash, also before a symlink that was followed */
     while ((name = kfs_path_next(&w->rest, &len))) {
-        slash = name[len] == '/';
+        bool slash = name[len] == '/';
+        must_dir |= slash && !*w->rest;
         int r = step(w, name, len, *w->rest || slash || follow);
         if (r != 1)
             return r;
     }
-    return slash && !S_ISDIR(w->at.mode) ? -ENOTDIR : 1;
+    return must_dir && !S_ISDIR(w->at.mode) ? -ENOTDIR : 1;
 }
 
 int kfs_pre_lookup(const struct kfs_loc *loc, bool follow, struct kfs_attr *ret)

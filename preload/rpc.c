@@ -179,7 +179,7 @@ static void req_complete(struct kfs_call *c)
 }
 
 /* --- connecting ------------------------------------------------------------------------------------------------------- */
-static long hello(struct conn *cn, struct kfs_vol *v)
+__attribute__((noinline)) static long hello(struct conn *cn, struct kfs_vol *v)
 {
     struct kfs_wire_hello h;
     struct kfs_call c;
@@ -291,7 +291,7 @@ static void env_without_preload(const char **env, size_t cap)
     env[n] = NULL;
 }
 
-static void kfsd_start(struct kfs_vol *v)
+__attribute__((noinline)) static void kfsd_start(struct kfs_vol *v)
 {
     const char *run = env_find(KFS_ENV_RUN, sizeof KFS_ENV_RUN - 1);
     if (!run || run[0] != '/' || strncmp(v->m.url, "sqlite:", 7) != 0)
