@@ -52,7 +52,7 @@ trap 'exit 130' INT TERM
 
 on_volume() { "$bin/kfs-run" --cache-dir "$work/cache" --run-dir "$work/run" --linger 120 --at "$at=$url" -- "$@"; }
 
-# --- timing: the same command on both sides, its words with @ for the directory ----------------------------------------
+# --- timing: the same command on both sides, @@ in its words for the directory ----------------------------------------
 rows=()
 now() { date +%s.%N; }
 row() { rows+=("$1|$2|$3|$4|$5"); }
@@ -60,9 +60,9 @@ both() { # NAME FILES BYTES COMMAND…
     local name=$1 files=$2 bytes=$3 t0 t1 t2
     shift 3
     t0=$(now)
-    "${@//@/$work/plain}" >"$work/out.plain" 2>&1 || { tail -n 20 "$work/out.plain"; die "$name on a plain directory"; }
+    "${@//@@/$work/plain}" >"$work/out.plain" 2>&1 || { tail -n 20 "$work/out.plain"; die "$name on a plain directory"; }
     t1=$(now)
-    on_volume "${@//@/$at}" >"$work/out.kfs" 2>&1 || { tail -n 20 "$work/out.kfs"; die "$name on the volume"; }
+    on_volume "${@//@@/$at}" >"$work/out.kfs" 2>&1 || { tail -n 20 "$work/out.kfs"; die "$name on the volume"; }
     t2=$(now)
     row "$name" "$files" "$bytes" "$(awk "BEGIN { print $t2 - $t1 }")" "$(awk "BEGIN { print $t1 - $t0 }")"
     printf '   %-34s %6.1f s, on a plain directory %6.1f s\n' "$name" "$(awk "BEGIN { print $t2 - $t1 }")" "$(awk "BEGIN { print $t1 - $t0 }")"
@@ -74,10 +74,10 @@ bytes_in() { find "$@" -type f -printf '%s\n' | awk '{ n += $1 } END { print n +
 say "choosing trees of at least $want files"
 python=$("$top/tests/lib/deps" python numpy sklearn) || die "no python3 with numpy and sklearn; run: tests/lib/deps demo"
 copy=() packed=() count=0 packed_count=0 total=0
-for tree in /usr/lib/python3 /usr/lib/python3.* /usr/include /usr/share/perl /usr/share/zoneinfo /usr/share/man /usr/share/doc /usr/share/locale \
+for tree in /usr/lib/python3 /usr/lib/python3.* /usr/include /usr/share/perl /usr/share/zoneinfo /usr/share/locale /usr/share/doc \
     /usr/share/* /usr/lib/gcc /usr/lib/git-core /usr/lib/x86_64-linux-gnu/perl* /etc; do
     [ -d "$tree" ] && [ ! -L "$tree" ] || continue
-    case " ${copy[*]-} ${packed[*]-} " in *" $tree "*) continue ;; esac
+    case " ${copy[*]-} ${packed[*]-} " in *"/${tree##*/} "*) continue ;; esac # one name, one tree
     # What this user cannot read cannot be copied; what is not a file, directory or symlink is not for this job.
     [ -z "$(find "$tree" \( ! -readable -o ! -type f ! -type d ! -type l \) ! -type l -print -quit 2>/dev/null)" ] || continue
     n=$(files_in "$tree") size=$(bytes_in "$tree")
@@ -109,22 +109,22 @@ say "filling it"
 for i in $(seq $copies); do
     mkdir "$work/plain/tree$i"
     on_volume mkdir "$at/tree$i"
-    both "cp -a$([ $copies -eq 1 ] || echo ", copy $i")" $((copied_files / copies)) $((copied_bytes / copies)) cp -a --parents "${copy[@]}" "@/tree$i"
+    both "cp -a$([ $copies -eq 1 ] || echo ", copy $i")" $((copied_files / copies)) $((copied_bytes / copies)) cp -a "${copy[@]}" "@@/tree$i"
 done
-both "tar c | tar x" "$packed_files" "$packed_bytes" sh -c 'd=$1 && shift && mkdir "$d" && tar -cf - -C / "$@" | tar -xpf - -C "$d"' sh \
-    @/packed "${packed[@]#/}"
-both "dataset, a file per sample" 1797 $((1797 * 384)) "$python" "$top/tests/demo/digits.py" @/digits
+both "tar, packed and unpacked" "$packed_files" "$packed_bytes" sh -c 'd=$1 && shift && mkdir "$d" && tar -cf - -C / "$@" | tar -xpf - -C "$d"' sh \
+    @@/packed "${packed[@]#/}"
+both "dataset, a file per sample" 1797 $((1797 * 384)) "$python" "$top/tests/demo/digits.py" @@/digits
 
 say "training from it"
-both "train, 6 epochs" 1437 $((1437 * 384 * 6)) "$python" "$top/tests/demo/train.py" @/digits @/model --epochs 6
+both "train, 6 epochs" 1437 $((1437 * 384 * 6)) "$python" "$top/tests/demo/train.py" @@/digits @@/model --epochs 6
 grep -q '^starting at epoch 0 of 6' "$work/out.kfs" || die "the first run did not start at epoch 0"
-both "train on, 6 more from checkpoint" 1437 $((1437 * 384 * 6)) "$python" "$top/tests/demo/train.py" @/digits @/model --epochs 12
+both "train on, 6 more from checkpoint" 1437 $((1437 * 384 * 6)) "$python" "$top/tests/demo/train.py" @@/digits @@/model --epochs 12
 grep -q '^starting at epoch 6 of 12' "$work/out.kfs" || die "the second run did not resume at epoch 6"
 accuracy=$(sed -n 's/^accuracy //p' "$work/out.kfs") plain_accuracy=$(sed -n 's/^accuracy //p' "$work/out.plain")
 awk "BEGIN { exit !(${accuracy:-0} >= 0.9) }" || die "accuracy is ${accuracy:-missing}, below 0.9"
 lines=$(on_volume cat "$at/model/log.txt" | wc -l)
 [ "$lines" -eq 12 ] || die "the log has $lines lines instead of 12"
-both "find -size, cold caches apart" $((copied_files + packed_files)) 0 sh -c 'find "$1" -type f -size +0 | wc -l' sh @
+both "find -type f -size +0" $((copied_files + packed_files)) 0 sh -c 'find "$1" -type f -size +0 | wc -l' sh @@
 cmp -s "$work/out.kfs" "$work/out.plain" || die "find sees $(cat "$work/out.kfs") files on the volume, $(cat "$work/out.plain") on the plain directory"
 
 # --- the crash --------------------------------------------------------------------------------------------------------------
@@ -143,8 +143,7 @@ say "verifying every byte against the source"
 list() { # types, modes, times to the nanosecond, sizes, links; owners where they could be kept
     local owner=
     [ "$(id -u)" -ne 0 ] || owner='%U:%G '
-    # A directory's mtime is its last change of names: that of --parents directories is the copy's own business.
-    printf 'cd "$1" && find . -type d -printf "%%y %%m %s%%p\\n" -o -type l -printf "%%y %s%%T@ %%p -> %%l\\n" -o -printf "%%y %%m %s%%s %%n %%T@ %%p\\n" | sort' \
+    printf 'cd "$1" && find . -type d -printf "%%y %%m %s%%T@ %%p\\n" -o -type l -printf "%%y %s%%T@ %%p -> %%l\\n" -o -printf "%%y %%m %s%%s %%n %%T@ %%p\\n" | sort' \
         "$owner" "$owner" "$owner"
 }
 compare() { # SOURCE COPY
@@ -157,7 +156,7 @@ compare() { # SOURCE COPY
 }
 t0=$(now)
 for i in $(seq $copies); do
-    for tree in "${copy[@]}"; do compare "$tree" "$at/tree$i$tree"; done
+    for tree in "${copy[@]}"; do compare "$tree" "$at/tree$i/${tree##*/}"; done
 done
 for tree in "${packed[@]}"; do compare "$tree" "$at/packed$tree"; done
 on_volume diff -r "$work/plain/digits" "$at/digits" || die "the dataset differs"
@@ -170,7 +169,7 @@ say "result"
     echo "step|files|MB|volume s|plain s|ratio"
     for r in "${rows[@]}"; do
         IFS='|' read -r name files bytes a b <<<"$r"
-        awk -v n="$name" -v f="$files" -v y="$bytes" -v a="$a" -v b="$b" 'BEGIN { printf "%s|%d|%.1f|%.1f|%.1f|%.1f\n", n, f, y / 1e6, a, b, b > 0 ? a / b : 0 }'
+        awk -v n="$name" -v f="$files" -v y="$bytes" -v a="$a" -v b="$b" 'BEGIN { printf "%s|%d|%.1f|%.1f|%.1f|%.1f\n", n, f, y / 1e6, a, b, (b > 0 ? a / b : 0) }'
     done
 } | awk -F'|' '{ printf "   %-34s %8s %8s %9s %9s %7s\n", $1, $2, $3, $4, $5, $6 }'
 echo
