@@ -3,6 +3,7 @@
 # What     A private volume per script, programs run on it, and the comparison with a plain directory.
 # Output   One line a case on stdout: `ok NAME`, `not ok NAME  why` or `skip NAME  why`; details are indented. tests/lib/run-all counts them.
 # Settings KFS_BIN (build/bin), KFS_PROBES (build/probes), KFS_TEST_ONLY (only cases whose name matches this pattern),
+#          KFS_LIB (build/lib/libkfs.so; used when KFS_BIN, such as a sanitizer's build, has none beside it),
 #          KFS_TEST_PLAIN=1 (a plain directory takes the place of KFS: the tests test themselves), KFS_TEST_KEEP=1 (keep the temporary directory).
 # Names    T temporary directory · P prefix of the volume · D the case's directory (on either side) · H a host directory of the case.
 
@@ -10,6 +11,7 @@ set -u
 KFS_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 KFS_BIN=${KFS_BIN:-$KFS_TOP/build/bin}
 KFS_PROBES=${KFS_PROBES:-$KFS_TOP/build/probes}
+KFS_LIB=${KFS_LIB:-$KFS_TOP/build/lib/libkfs.so}
 KFS_PLAIN=${KFS_TEST_PLAIN:-}
 export LC_ALL=C TZ=UTC
 unset KFS_AT KFS_RUN KFS_CONFIG KFS_FAULT
@@ -50,6 +52,14 @@ kfs_volume() {
         t_fail "${0##*/}" "'$KFS_BIN/kfs-run' is not built; run 'make'"
         exit 1
     fi
+    [ -n "$KFS_PLAIN" ] || kfs_lend_shim "$KFS_BIN"
+}
+
+# Programs of another build variant find the shim beside them.
+kfs_lend_shim() { # BIN_DIR
+    local lib=${1%/bin}/lib
+    [ -e "$lib/libkfs.so" ] && return 0
+    mkdir -p "$lib" && ln -sfn "$(realpath "$KFS_LIB")" "$lib/libkfs.so"
 }
 
 # krun CMD…: CMD on the volume at $P. The safety net of 120 s is for hangs, not for slowness.
