@@ -116,7 +116,14 @@ int kfs_db_open(const char *path, bool create, struct kfs_db **ret_db, struct kf
     db->wal_fd = -1;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                 (create ? SQLITE_OPEN_CREATE : 0);
-    int rc = sqlite3_open_v2(path, &db->sql, flags, NULL);
+    /* "./" keeps names that SQLite gives a meaning of their own (":memory:", "") names of files. */
+    kfs_auto_free char *file = NULL;
+    if (asprintf(&file, "%s%s", path[0] == '/' ? "" : "./", path) < 0) {
+        file = NULL;
+        kfs_db_close(db);
+        return KFS_FAIL(err, ENOMEM, "out of memory for database '%s'", path);
+    }
+    int rc = sqlite3_open_v2(file, &db->sql, flags, NULL);
     /* Only this process may have the file, so a lock means that another wrongly has it: two seconds, for one that is just ending. */
     if (rc == SQLITE_OK)
         rc = sqlite3_busy_timeout(db->sql, 2000);
@@ -303,17 +310,15 @@ static int sync_directory(const char *path, struct kfs_err *err)
 int kfs_db_wal_fd(struct kfs_db *db, int *ret_fd, struct kfs_err *err)
 {
     if (db->wal_fd < 0) {
-        /* A second descriptor of the WAL is safe: SQLite's file locks lie on the database file, and the WAL keeps its name while it is open. */
-        kfs_auto_free char *name = NULL;
-        if (asprintf(&name, "%s-wal", db->path) < 0) {
-            name = NULL;
-            return KFS_FAIL(err, ENOMEM, "out of memory for database '%s'", db->path);
-        }
+        /* A second descriptor of the WAL is safe: SQLite's file locks lie on the database file, and the WAL keeps its name while it is open.
+         * SQLite's own names are absolute, whatever the working directory is by now. */
+        const char *file = sqlite3_db_filename(db->sql, "main");
+        const char *name = sqlite3_filename_wal(file);
         kfs_auto_fd int fd = open(name, O_RDWR | O_CLOEXEC);
         if (fd < 0 && errno != ENOENT)
             return KFS_FAIL(err, errno, "cannot open '%s': %s", name, strerror(errno));
         if (fd >= 0) {
-            int rc = sync_directory(db->path, err);
+            int rc = sync_directory(file, err);
             if (rc < 0)
                 return rc;
             db->wal_fd = kfs_steal_fd(&fd);

@@ -7,10 +7,11 @@
  *            (3) an inode with nlink 0 is an orphan: kept until kfs_meta_orphan_purge; (4) extents of an inode never overlap;
  *            (5) an object that no extent names any more is in the garbage list in the same transaction.
  *          Permission: changing calls take the caller's ids and check write+search on the parents, sticky bits and ownership as POSIX says.
- *          Walking a path (search permission on the way) is the caller's business.
+ *          cred NULL: kfsd itself, which may do everything. Walking a path (search permission on the way) is the caller's business.
  *          Times: mtime/ctime of parents and inodes are set to now as POSIX asks.
  * Replay   A changing call takes `op` (may be NULL or op->seq 0: not remembered). Its result is stored under it in the same transaction:
  *          one row per client. kfs_meta_op_find tells what became of it.
+ *          Only successes are stored: a failed call changed nothing, so it may simply run again.
  * Threads  Any thread; one lock inside. No callback may call back into meta.
  * Blocks   Yes: SQL, disk.
  * Errors   -errno. ENOENT, EEXIST, ENOTEMPTY, EPERM, EACCES… are answers (err untouched); EIO with text in err is a failure.
@@ -51,7 +52,8 @@ struct kfs_meta_volume {
  * filled in if empty. -EEXIST: there is a volume already. */
 int kfs_meta_format(const char *path, struct kfs_meta_volume *v, uint32_t uid, uint32_t gid, struct kfs_err *err);
 
-/* Open. Errors name the file, what is wrong (missing, not a KFS database, newer schema N > M) and the cure. The caller holds the volume's
+/* Open. Errors name the file, what is wrong and the cure: -ENOENT missing or empty (may be formatted), -EINVAL another program's, -EIO damaged or no
+ * database, -ENOTSUP newer schema, -EACCES, -EISDIR, -EAGAIN (transient) open elsewhere. The caller holds the volume's
  * lock: this process is the only opener. */
 int kfs_meta_open(const char *path, struct kfs_meta **ret_m, struct kfs_err *err);
 void kfs_meta_close(struct kfs_meta *m); /* checkpoints; NULL is fine */
