@@ -1,0 +1,335 @@
+/* preload/do_dl.c — dlopen of libraries in a volume
+ *
+ * What     ld.so opens files with system calls of its own, so it is given the cache file's name. What the library needs (DT_NEEDED) and finds beside it in the
+ *          volume (DT_RUNPATH, DT_RPATH, $ORIGIN) is loaded first in the same way: ld.so then recognises it by its DT_SONAME and does not search.
+ * Names    Same user: the cache file's own path, which never names anything else. Else /proc/self/fd/N with a descriptor that stays open for ever, because ld.so
+ *          takes a name that it has seen for the same library.
+ * Tail     What is not ours goes to the real dlopen by a jump: it looks at its return address for the caller's RUNPATH. So no variable of kfs_do_dlopen may
+ *          have its address taken.
+ * Absent   Libraries that ld.so itself looks for: DT_NEEDED of programs and of host libraries, LD_LIBRARY_PATH, names without a slash.
+ */
+#include "preload/real.h"
+#include "preload/shim.h"
+#include "base/pure/sys.h"
+#include <dlfcn.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NOT_OURS ((void *)-1)
+#define DEPTH_MAX 12
+#define NS_NONE (-2) /* dlopen: the caller's namespace */
+
+/* --- libraries that were opened through a descriptor ---------------------------------------------------------------------- */
+
+#define KEPT_MAX 1024
+static struct kept {
+    uint64_t dev, ino; /* ino 0: free */
+    int fd;
+} kept[KEPT_MAX];
+
+static int kept_find(uint64_t dev, uint64_t ino)
+{
+    for (int i = 0; i < KEPT_MAX; i++) {
+        uint64_t have = __atomic_load_n(&kept[i].ino, __ATOMIC_ACQUIRE);
+        if (!have)
+            return -1;
+        if (have == ino && kept[i].dev == dev)
+            return kept[i].fd;
+    }
+    return -1;
+}
+
+static void kept_add(uint64_t dev, uint64_t ino, int fd)
+{
+    static int next;
+    int i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
+    if (i >= KEPT_MAX)
+        return; /* its descriptor stays open all the same */
+    kept[i].dev = dev;
+    kept[i].fd = fd;
+    __atomic_store_n(&kept[i].ino, ino, __ATOMIC_RELEASE);
+}
+
+static void fd_drop(int fd)
+{
+    kfs_pre_fd_unknown(fd);
+    kfs_sys_close(fd);
+}
+
+static long fd_high(long fd)
+{
+    struct rlimit lim = {1024, 1024};
+    kfs_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&lim);
+    long from = lim.rlim_cur < 1024 ? (long)lim.rlim_cur / 2 : 512;
+    long high = kfs_sys_fcntl((int)fd, F_DUPFD_CLOEXEC, from);
+    if (high < 0)
+        return fd;
+    fd_drop((int)fd);
+    return high;
+}
+
+static void fd_name(int fd, char *buf)
+{
+    static const char dir[] = "/proc/self/fd/";
+    char digits[12];
+    size_t n = sizeof dir - 1, k = 0;
+    memcpy(buf, dir, n);
+    do
+        digits[k++] = (char)('0' + fd % 10);
+    while ((fd /= 10));
+    while (k)
+        buf[n++] = digits[--k];
+    buf[n] = '\0';
+}
+
+/* A name for ld.so that means this file and never another: takes fd over. False: fd may be closed after the load. */
+static bool name_lasting(int fd, char *buf, size_t cap)
+{
+    struct stat st = {0};
+    kfs_pre_fd_path(fd, buf, cap);
+    if (strncmp(buf, "/proc/self/fd/", 14) != 0 && strstr(buf, "/w/") == NULL)
+        return false;
+    /* Also a live file, w/INO: it will be renamed, and its content may change under this name. */
+    kfs_sys_fstat(fd, &st);
+    int have = kept_find(st.st_dev, st.st_ino);
+    if (have >= 0) {
+        fd_drop(fd);
+    } else {
+        have = (int)fd_high(fd);
+        kept_add(st.st_dev, st.st_ino, have);
+    }
+    fd_name(have, buf);
+    return true;
+}
+
+static void *load(long ns, const char *file, int flags)
+{
+    return ns == NS_NONE ? kfs_real.dlopen(file, flags) : kfs_real.dlmopen(ns, file, flags);
+}
+
+/* --- what a library needs ---------------------------------------------------------------------------------------------------- */
+
+struct image {
+    const char *map;
+    size_t bytes;
+    const char *strings; /* DT_STRTAB inside map */
+    size_t strings_bytes;
+    const Elf64_Dyn *dyn;
+    size_t dyn_n;
+};
+
+/* Bytes [off, off + n) of the image, or NULL. */
+static const void *image_at(const struct image *m, uint64_t off, uint64_t n)
+{
+    return off <= m->bytes && n <= m->bytes - off ? m->map + off : NULL;
+}
+
+/* The string at a DT_ value, or NULL. */
+static const char *image_string(const struct image *m, uint64_t off)
+{
+    if (off >= m->strings_bytes)
+        return NULL;
+    const char *s = m->strings + off;
+    return memchr(s, '\0', m->strings_bytes - off) ? s : NULL;
+}
+
+static bool image_strings(struct image *m, const Elf64_Phdr *ph, size_t n)
+{
+    uint64_t addr = 0, size = 0;
+    for (size_t i = 0; i < m->dyn_n; i++) {
+        if (m->dyn[i].d_tag == DT_STRTAB)
+            addr = m->dyn[i].d_un.d_ptr;
+        else if (m->dyn[i].d_tag == DT_STRSZ)
+            size = m->dyn[i].d_un.d_val;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (ph[i].p_type != PT_LOAD || addr < ph[i].p_vaddr || addr - ph[i].p_vaddr >= ph[i].p_filesz)
+            continue;
+        m->strings = image_at(m, ph[i].p_offset + (addr - ph[i].p_vaddr), size);
+        m->strings_bytes = size;
+        return m->strings != NULL;
+    }
+    return false;
+}
+
+static bool image_open(struct image *m, int fd)
+{
+    struct stat st;
+    if (kfs_sys_fstat(fd, &st) < 0 || st.st_size < (off_t)sizeof(Elf64_Ehdr))
+        return false;
+    long p = kfs_sys_mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p < 0 && p > -4096)
+        return false;
+    *m = (struct image){.map = (const char *)p, .bytes = (size_t)st.st_size};
+    const Elf64_Ehdr *eh = (const void *)m->map;
+    if (memcmp(eh->e_ident, ELFMAG, SELFMAG) != 0 || eh->e_ident[EI_CLASS] != ELFCLASS64 ||
+        eh->e_phentsize != sizeof(Elf64_Phdr) || (eh->e_phoff & 7))
+        return true;
+    const Elf64_Phdr *ph = image_at(m, eh->e_phoff, (uint64_t)eh->e_phnum * sizeof *ph);
+    for (size_t i = 0; ph && i < eh->e_phnum; i++) {
+        if (ph[i].p_type != PT_DYNAMIC || (ph[i].p_offset & 7))
+            continue;
+        m->dyn = image_at(m, ph[i].p_offset, ph[i].p_filesz);
+        m->dyn_n = m->dyn ? ph[i].p_filesz / sizeof *m->dyn : 0;
+        if (!image_strings(m, ph, eh->e_phnum))
+            m->dyn_n = 0;
+        break;
+    }
+    return true;
+}
+
+static void image_close(struct image *m)
+{
+    kfs_sys_munmap((void *)(uintptr_t)m->map, m->bytes);
+}
+
+static const char *image_dirs(const struct image *m)
+{
+    const char *rpath = NULL;
+    for (size_t i = 0; i < m->dyn_n && m->dyn[i].d_tag != DT_NULL; i++) {
+        if (m->dyn[i].d_tag == DT_RUNPATH)
+            return image_string(m, m->dyn[i].d_un.d_val);
+        if (m->dyn[i].d_tag == DT_RPATH)
+            rpath = image_string(m, m->dyn[i].d_un.d_val);
+    }
+    return rpath;
+}
+
+/* --- loading ------------------------------------------------------------------------------------------------------------------- */
+
+struct chain { /* from the library in hand up to the one that was asked for */
+    const struct chain *up;
+    const char *path; /* as the application names it */
+    const char *dirs;
+    int depth;
+};
+
+static void *load_ours(long ns, const char *path, int flags, const struct chain *up);
+
+/* dirs' entry [d, d + n) with $ORIGIN put in, and the name. False: too long. */
+static bool candidate(const char *origin, const char *d, size_t n, const char *name,
+                      char buf[KFS_PATH_MAX])
+{
+    size_t at = 0, k = strlen(name);
+    const char *slash = strrchr(origin, '/');
+    size_t origin_n = slash ? (size_t)(slash - origin) : 0;
+    while (n) {
+        size_t token = n >= 7 && memcmp(d, "$ORIGIN", 7) == 0 ? 7 : n >= 9 && memcmp(d, "${ORIGIN}", 9) == 0 ? 9 : 0;
+        size_t put = token ? origin_n : 1;
+        if (at + put >= KFS_PATH_MAX)
+            return false;
+        memcpy(buf + at, token ? origin : d, put);
+        at += put;
+        d += token ? token : 1;
+        n -= token ? token : 1;
+    }
+    if (at + k + 2 > KFS_PATH_MAX)
+        return false;
+    buf[at++] = '/';
+    memcpy(buf + at, name, k + 1);
+    return true;
+}
+
+/* Find `name` in the directories of c and load it when it lies in a volume. True: found there, or on the host where ld.so will find it. */
+static bool need_in(long ns, const char *name, const struct chain *c, const struct chain *self)
+{
+    char path[KFS_PATH_MAX];
+    for (const char *d = c->dirs; d && *d;) {
+        size_t n = strcspn(d, ":");
+        if (n && candidate(c->path, d, n, name, path) && access(path, F_OK) == 0) {
+            if (kfs_pre_maybe(AT_FDCWD, path)) {
+                void *h = load_ours(ns, path, RTLD_LAZY | RTLD_LOCAL, self);
+                /* Not closed: the library in hand takes its own reference when it is loaded, and libraries like these are not unloaded in practice. */
+                (void)h;
+            }
+            return true;
+        }
+        d += n;
+        d += *d == ':';
+    }
+    return false;
+}
+
+static void needs_load(long ns, const struct image *m, const struct chain *self)
+{
+    for (size_t i = 0; i < m->dyn_n && m->dyn[i].d_tag != DT_NULL; i++) {
+        if (m->dyn[i].d_tag != DT_NEEDED)
+            continue;
+        const char *name = image_string(m, m->dyn[i].d_un.d_val);
+        if (!name || !*name || strchr(name, '/'))
+            continue;
+        for (const struct chain *c = self; c; c = c->up)
+            if (need_in(ns, name, c, self))
+                break;
+    }
+}
+
+static bool in_chain(const struct chain *c, const char *path)
+{
+    for (; c; c = c->up)
+        if (strcmp(c->path, path) == 0)
+            return true;
+    return false;
+}
+
+/* The library at `path`, open as fd, which is taken over. */
+static void *load_fd(long ns, const char *path, int fd, int flags, const struct chain *up)
+{
+    char name[KFS_PATH_MAX];
+    struct image m;
+    struct chain self = {.up = up, .path = path, .depth = up ? up->depth + 1 : 0};
+    if (!(flags & RTLD_NOLOAD) && self.depth < DEPTH_MAX && image_open(&m, fd)) {
+        self.dirs = image_dirs(&m);
+        needs_load(ns, &m, &self);
+        image_close(&m);
+    }
+    if (name_lasting(fd, name, sizeof name))
+        return load(ns, name, flags);
+    void *h = load(ns, name, flags);
+    fd_drop(fd);
+    return h;
+}
+
+/* NOT_OURS, the handle, or NULL with libc's dlerror set. */
+__attribute__((noinline)) static void *load_ours(long ns, const char *path, int flags,
+                                                 const struct chain *up)
+{
+    struct kfs_loc loc;
+    if (in_chain(up, path))
+        return NULL;
+    int w = kfs_pre_where(AT_FDCWD, path, &loc);
+    if (w < 0 || w == KFS_HOST)
+        return NOT_OURS; /* ld.so finds the error, and the words for it */
+    long fd = KFS_PRE_GO_HOST;
+    if (w == KFS_OURS)
+        fd = kfs_pre_open_loc(&loc, O_RDONLY | O_CLOEXEC, 0, 0);
+    if (fd == KFS_PRE_GO_HOST)
+        return load(ns, loc.host, flags);
+    if (fd == -ENOENT)
+        return NOT_OURS;
+    if (fd < 0) /* ld.so's message names the reason that opening this gives: ENOENT, EACCES … as near as it can be said */
+        return load(ns, path, flags);
+    return load_fd(ns, path, (int)fd, flags, up);
+}
+
+/* What goes to the real function does so as a tail call. */
+void *kfs_do_dlopen(const char *file, int flags)
+{
+    if (!file || !kfs_pre_vol_count || !strchr(file, '/'))
+        return kfs_real.dlopen(file, flags);
+    void *h = load_ours(NS_NONE, file, flags, NULL);
+    return h == NOT_OURS ? kfs_real.dlopen(file, flags) : h;
+}
+
+void *kfs_do_dlmopen(long ns, const char *file, int flags)
+{
+    if (!file || !kfs_pre_vol_count || !strchr(file, '/'))
+        return kfs_real.dlmopen(ns, file, flags);
+    void *h = load_ours(ns, file, flags, NULL);
+    return h == NOT_OURS ? kfs_real.dlmopen(ns, file, flags) : h;
+}

@@ -1,0 +1,1037 @@
+/* preload/do_proc.c — exec in all its forms, posix_spawn, identities
+ *
+ * What     A program in a volume runs from its cache file; a script's "#!" line is read here, since the kernel could not find the script by its KFS path. Every
+ *          environment that goes to a new program gets back what makes KFS work in it: our library in LD_PRELOAD, and the KFS_ variables of this process's start.
+ * Model    plan_make turns (path, argv) into what the kernel is given: the host's path, or the cache file's, with argv extended by the interpreters. The
+ *          application's call is done with it as is. What is the host's goes through untouched; only when it fails with ENOENT do we look whether a
+ *          host symlink or a host script's interpreter leads into a volume.
+ * Memory   No malloc. New argv and envp live on the stack, or in a mapping when they are large; nothing of them is left when the call fails.
+ * Signal   Async-signal-safe, and fit for vfork children: nothing process-wide is written.
+ * Absent   Set-user-id bits of files in a volume have no effect. $ORIGIN and /proc/self/exe are the cache file's (docs/internals/exec.md).
+ */
+#include "preload/real.h"
+#include "preload/shim.h"
+#include "base/pure/sys.h"
+#include <fcntl.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* --- what a child's environment must have ------------------------------------------------------------------------------- */
+
+#define OWN_MAX 32
+#define OWN_BYTES 131072
+
+static struct {
+    int count;
+    const char *lib;            /* our entry of LD_PRELOAD, as it was; NULL: not preloaded that way */
+    const char *var[OWN_MAX];   /* "KFS_…=…" */
+    size_t used;
+    char text[OWN_BYTES];       /* copies: programs overwrite the start environment to set their title */
+} own;
+
+static const char *own_copy(const char *s, size_t n)
+{
+    if (n + 1 > sizeof own.text - own.used)
+        return NULL;
+    char *to = own.text + own.used;
+    memcpy(to, s, n);
+    to[n] = '\0';
+    own.used += n + 1;
+    return to;
+}
+
+static bool is_lib(const char *s, size_t n)
+{
+    static const char name[] = "libkfs.so";
+    const size_t k = sizeof name - 1;
+    return n >= k && memcmp(s + n - k, name, k) == 0 && (n == k || s[n - k - 1] == '/');
+}
+
+/* Next entry of an LD_PRELOAD value: length, 0 at the end; moves *s behind it. */
+static size_t preload_next(const char **s, const char **ret)
+{
+    const char *p = *s;
+    while (*p == ':' || *p == ' ')
+        p++;
+    *ret = p;
+    while (*p && *p != ':' && *p != ' ')
+        p++;
+    *s = p;
+    return (size_t)(p - *ret);
+}
+
+static void own_read(void)
+{
+    for (char **e = environ; e && *e; e++) {
+        if (strncmp(*e, "KFS_", 4) == 0 && own.count < OWN_MAX) {
+            const char *c = own_copy(*e, strlen(*e));
+            if (c)
+                own.var[own.count++] = c;
+        } else if (strncmp(*e, "LD_PRELOAD=", 11) == 0) {
+            const char *p = *e + 11, *entry;
+            size_t n;
+            while (!own.lib && (n = preload_next(&p, &entry)))
+                if (is_lib(entry, n))
+                    own.lib = own_copy(entry, n);
+        }
+    }
+}
+
+/* A program of ours was started under the name of its cache file: give it its own name in ps and top. */
+static void own_name(void)
+{
+    const char *file = (const char *)getauxval(AT_EXECFN);
+    struct kfs_fdinfo i;
+    char link[KFS_PATH_MAX];
+    if (!file || !kfs_pre_vol_count)
+        return;
+    if (strncmp(file, "/proc/self/fd/", 14) == 0) {
+        long n = kfs_sys_readlinkat(AT_FDCWD, "/proc/self/exe", link, sizeof link - 1);
+        if (n <= 0)
+            return;
+        link[n] = '\0';
+        file = link;
+    }
+    if (!kfs_pre_cache_name(file, strlen(file), &i))
+        return;
+    const char *name = program_invocation_short_name;
+    if (name && *name)
+        prctl(PR_SET_NAME, name);
+}
+
+__attribute__((constructor(102))) static void start(void)
+{
+    KFS_PRE_READY();
+    own_read();
+    own_name();
+}
+
+static size_t name_len(const char *var)
+{
+    return (size_t)(strchrnul(var, '=') - var);
+}
+
+static bool has_lib(const char *value)
+{
+    const char *entry;
+    size_t n;
+    while ((n = preload_next(&value, &entry)))
+        if (strlen(own.lib) == n && memcmp(entry, own.lib, n) == 0)
+            return true;
+    return false;
+}
+
+/* What envp lacks. */
+struct repair {
+    size_t count;        /* entries of envp */
+    uint32_t missing;    /* bit i: own.var[i] */
+    bool preload;        /* LD_PRELOAD must change */
+    const char *old;     /* its value, or NULL */
+    size_t bytes;        /* room that env_repair needs; 0: envp is good as it is */
+};
+
+static void env_check(char *const envp[], struct repair *ret)
+{
+    *ret = (struct repair){0};
+    if (!own.count || !kfs_pre_vol_count)
+        return;
+    ret->missing = own.count == 32 ? ~0u : (1u << own.count) - 1;
+    ret->preload = own.lib != NULL;
+    for (; envp && envp[ret->count]; ret->count++) {
+        const char *e = envp[ret->count];
+        if (strncmp(e, "LD_PRELOAD=", 11) == 0 && !ret->old) {
+            ret->old = e + 11;
+            ret->preload = own.lib && !has_lib(e + 11);
+        }
+        if (strncmp(e, "KFS_", 4) != 0)
+            continue;
+        for (int i = 0; i < own.count; i++) {
+            size_t n = name_len(own.var[i]);
+            if (strncmp(e, own.var[i], n) == 0 && e[n] == '=')
+                ret->missing &= ~(1u << i);
+        }
+    }
+    if (!ret->missing && !ret->preload)
+        return;
+    ret->bytes = (ret->count + (size_t)own.count + 2) * sizeof(char *) + 16;
+    if (ret->preload)
+        ret->bytes += (ret->old ? strlen(ret->old) : 0) + strlen(own.lib);
+}
+
+/* mem: room->bytes. The new array. */
+static char *const *env_repair(char *const envp[], const struct repair *room, void *mem)
+{
+    char **out = mem;
+    char *text = (char *)(out + room->count + (size_t)own.count + 2);
+    size_t n = 0;
+    bool put = !room->preload;
+    if (room->preload) {
+        char *p = stpcpy(text, "LD_PRELOAD=");
+        if (room->old && *room->old)
+            p = stpcpy(stpcpy(p, room->old), ":");
+        stpcpy(p, own.lib);
+    }
+    for (size_t i = 0; i < room->count; i++) {
+        if (!put && strncmp(envp[i], "LD_PRELOAD=", 11) == 0) {
+            out[n++] = text;
+            put = true;
+        } else {
+            out[n++] = envp[i];
+        }
+    }
+    if (!put)
+        out[n++] = text;
+    for (int i = 0; i < own.count; i++)
+        if (room->missing & (1u << i))
+            out[n++] = (char *)(uintptr_t)own.var[i];
+    out[n] = NULL;
+    return out;
+}
+
+/* --- room for arrays ---------------------------------------------------------------------------------------------------- */
+
+#define STACK_ROOM 32768u
+
+static void *pages_get(size_t bytes)
+{
+    long r =
+        kfs_sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return r < 0 && r > -4096 ? NULL : (void *)r;
+}
+
+/* On the caller's stack when small; else a mapping, which a successful exec takes away (in a vfork child: which the parent keeps; that is rare and bounded). */
+#define ROOM_GET(bytes) ((bytes) <= STACK_ROOM ? __builtin_alloca((bytes) + 16) : pages_get(bytes))
+
+static void room_free(void *room, size_t bytes)
+{
+    if (bytes > STACK_ROOM && room)
+        kfs_sys_munmap(room, bytes);
+}
+
+/* --- from a path to what the kernel gets ------------------------------------------------------------------------------------ */
+
+#define NEST_MAX 5      /* interpreters of interpreters: as the kernel */
+#define LINE_BYTES 256  /* BINPRM_BUF_SIZE */
+#define HEAD_MAX (1 + 2 * NEST_MAX + 2)
+
+struct plan {
+    bool ours;                 /* something on the way was in a volume: file, head and fd are valid */
+    int fd;                    /* of the program, CLOEXEC; -1 when it is the host's */
+    int head_n;
+    const char *head[HEAD_MAX]; /* replaces argv[0] */
+    char file[KFS_PATH_MAX];   /* what to execute */
+    char script[512];          /* "/dev/fd/N" of a script given by descriptor */
+    char line[NEST_MAX][LINE_BYTES];
+};
+
+static void fd_drop(int fd)
+{
+    if (fd < 0)
+        return;
+    kfs_pre_fd_unknown(fd);
+    kfs_sys_close(fd);
+}
+
+static void fd_name(int fd, const char *dir, char *buf)
+{
+    char digits[12];
+    size_t n = strlen(dir), k = 0;
+    memcpy(buf, dir, n);
+    do
+        digits[k++] = (char)('0' + fd % 10);
+    while ((fd /= 10));
+    while (k)
+        buf[n++] = digits[--k];
+    buf[n] = '\0';
+}
+
+/* Parse "#! interpreter [one argument]" in place, as the kernel does. -ENOEXEC: no usable line. */
+static long line_parse(char *line, size_t len, const char **ret_interp, const char **ret_arg)
+{
+    char *nl = memchr(line + 2, '\n', len - 2);
+    char *end = nl ? nl : line + len;
+    char *p = line + 2;
+    while (p < end && (*p == ' ' || *p == '\t'))
+        p++;
+    char *name = p;
+    while (p < end && *p && *p != ' ' && *p != '\t')
+        p++;
+    if (p == name || (p == end && !nl && len == LINE_BYTES))
+        return -ENOEXEC; /* none, or cut off */
+    char *name_end = p;
+    while (p < end && (*p == ' ' || *p == '\t'))
+        p++;
+    while (end > p && (end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    *ret_arg = end > p && *p ? p : NULL;
+    *ret_interp = name;
+    *end = '\0';
+    *name_end = '\0';
+    return 0;
+}
+
+/* argv: [interp, arg?, script name] take the place of argv[0]. */
+static void head_put(struct plan *p, const char *interp, const char *arg, const char *script)
+{
+    int n = arg ? 2 : 1, keep = p->head_n > 0 ? p->head_n - 1 : 0;
+    for (int i = keep; i > 0; i--)
+        p->head[n + i] = p->head[i];
+    p->head[0] = interp;
+    if (arg)
+        p->head[1] = arg;
+    p->head[n] = script;
+    p->head_n = n + 1 + keep;
+}
+
+/* Open what path names, for execution. >= 0: a descriptor, *ret_ours; 0 > -errno; -EXDEV: the host's, and nobody looks into it. */
+static long program_open(int dirfd, const char *path, int oflags, bool peek, char *host,
+                         bool *ret_ours)
+{
+    struct kfs_loc loc;
+    *ret_ours = false;
+    int w = kfs_pre_maybe(dirfd, path) ? kfs_pre_where(dirfd, path, &loc) : KFS_HOST;
+    if (w == KFS_HOST && peek) {
+        int late = kfs_pre_host_symlink(dirfd, path, !(oflags & O_NOFOLLOW), &loc);
+        w = late > KFS_HOST ? late : KFS_HOST;
+    }
+    if (w < 0)
+        return w;
+    if (w == KFS_OURS) {
+        long fd = kfs_pre_open_loc(&loc, O_RDONLY | O_CLOEXEC | O_NONBLOCK | oflags, 0, KFS_WIRE_EXEC);
+        if (fd != KFS_PRE_GO_HOST) {
+            *ret_ours = fd >= 0;
+            return fd;
+        }
+        w = KFS_HOST_AT;
+    }
+    if (w == KFS_HOST && !peek)
+        return -EXDEV;
+    const char *name = w == KFS_HOST_AT ? loc.host : path;
+    size_t n = strlen(name);
+    if (n >= KFS_PATH_MAX)
+        return -ENAMETOOLONG;
+    memcpy(host, name, n + 1);
+    long fd = kfs_sys_openat(w == KFS_HOST_AT ? AT_FDCWD : dirfd, name,
+                             O_RDONLY | O_CLOEXEC | O_NONBLOCK | oflags, 0);
+    return fd == -EACCES ? -EXDEV : fd; /* executable, not readable: no script, the kernel's business */
+}
+
+/* One file on the way is open as fd, named `name`: a script (1: *ret_next is its interpreter), or the program itself (0). -errno. */
+static long program_look(struct plan *p, int fd, bool ours, int depth, const char *name,
+                         const char **ret_next)
+{
+    struct stat st;
+    const char *arg;
+    if (kfs_sys_fstat(fd, &st) < 0)
+        return -EIO;
+    if (!S_ISREG(st.st_mode))
+        return -EACCES;
+    if (ours)
+        p->ours = true;
+    if (depth >= NEST_MAX)
+        return 0; /* not looked into any more: another script makes the kernel say ELOOP or ENOENT */
+    char *line = p->line[depth];
+    long n = kfs_sys_pread(fd, line, LINE_BYTES, 0);
+    if (n < 2 || line[0] != '#' || line[1] != '!')
+        return 0;
+    long r = line_parse(line, (size_t)n, ret_next, &arg);
+    if (r < 0)
+        return 0; /* the kernel says ENOEXEC itself */
+    char self[32];
+    fd_name(fd, "/proc/self/fd/", self);
+    if (!ours && kfs_sys3(SYS_faccessat, AT_FDCWD, (long)self, X_OK) < 0)
+        return -EACCES; /* of ours kfsd has asked */
+    head_put(p, *ret_next, arg, name);
+    return 1;
+}
+
+/* The rest of the way, beginning with an open file. */
+static long plan_follow(struct plan *p, long fd, bool ours, const char *name, bool peek)
+{
+    const char *next;
+    for (int depth = 0;; depth++) {
+        long r = program_look(p, (int)fd, ours, depth, name, &next);
+        if (r < 0) {
+            fd_drop((int)fd);
+            return r;
+        }
+        if (r == 0) { /* the program */
+            if (!ours) {
+                fd_drop((int)fd); /* p->file is its host name */
+                return 0;
+            }
+            p->fd = (int)fd;
+            kfs_pre_fd_path((int)fd, p->file, sizeof p->file);
+            return 0;
+        }
+        fd_drop((int)fd);
+        name = next;
+        fd = program_open(AT_FDCWD, name, 0, peek, p->file, &ours);
+        if (fd == -EXDEV) {
+            size_t n = strlen(name);
+            memcpy(p->file, name, n + 1); /* at most a line */
+            return 0;
+        }
+        if (fd < 0)
+            return fd;
+    }
+}
+
+/* 0: p->ours says whether p is to be used. -errno: the answer, when p->ours. name: what a script's interpreter is told. peek: also look into files of
+ * the host. */
+static long plan_make(struct plan *p, int dirfd, const char *path, const char *name,
+                      char *const argv[], int oflags, bool peek)
+{
+    bool ours;
+    p->ours = false;
+    p->fd = -1;
+    p->head_n = argv && argv[0] ? 1 : 0;
+    p->head[0] = p->head_n ? argv[0] : NULL;
+    long fd = program_open(dirfd, path, oflags, peek, p->file, &ours);
+    if (fd == -EXDEV)
+        return 0;
+    if (fd < 0) {
+        p->ours = true;
+        return fd;
+    }
+    bool moved = !ours && strcmp(p->file, path) != 0; /* out of the volume: the kernel would not find it by the given name */
+    long r = plan_follow(p, fd, ours, name, peek);
+    p->ours = p->ours || moved;
+    return r;
+}
+
+/* --- executing ------------------------------------------------------------------------------------------------------------------ */
+
+static size_t args_count(char *const argv[])
+{
+    size_t n = 0;
+    while (argv && argv[n])
+        n++;
+    return n;
+}
+
+static size_t args_bytes(const struct plan *p, char *const argv[])
+{
+    return (args_count(argv) + (size_t)p->head_n + 1) * sizeof(char *);
+}
+
+static char *const *args_make(const struct plan *p, char *const argv[], void *room)
+{
+    char **out = room;
+    size_t n = 0;
+    for (int i = 0; i < p->head_n; i++)
+        out[n++] = (char *)(uintptr_t)p->head[i];
+    for (size_t i = 1, have = args_count(argv); i < have; i++)
+        out[n++] = argv[i];
+    out[n] = NULL;
+    return out;
+}
+
+/* Give the plan to the kernel. -errno. */
+static long plan_exec(struct plan *p, char *const argv[], char *const envp[])
+{
+    size_t bytes = args_bytes(p, argv);
+    void *room = ROOM_GET(bytes);
+    if (!room)
+        return -E2BIG;
+    char *const *args = args_make(p, argv, room);
+    kfs_real.execve(p->file, args, envp);
+    long r = -errno;
+    if (r == -ENOENT && p->fd >= 0) { /* the cache file was renamed (w/ to f/) or evicted meanwhile; its descriptor still leads there */
+        char name[32];
+        fd_name(p->fd, "/proc/self/fd/", name);
+        kfs_real.execve(name, args, envp);
+        r = -errno;
+    }
+    room_free(room, bytes);
+    return r;
+}
+
+/* What the kernel tells an interpreter about a script: "/dev/fd/N/path" when it was named relative to a descriptor. */
+static const char *script_name(struct plan *p, int dirfd, const char *path)
+{
+    if (dirfd == AT_FDCWD || path[0] == '/')
+        return path;
+    fd_name(dirfd, "/dev/fd/", p->script);
+    size_t n = strlen(p->script), k = strlen(path);
+    if (n + 1 + k >= sizeof p->script)
+        return path;
+    p->script[n] = '/';
+    memcpy(p->script + n + 1, path, k + 1);
+    return p->script;
+}
+
+/* execveat with a repaired environment. -errno. */
+static long exec_env(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
+{
+    struct plan p;
+    int oflags = (flags & AT_SYMLINK_NOFOLLOW) ? O_NOFOLLOW : 0;
+    const char *name = script_name(&p, dirfd, path);
+    long r = plan_make(&p, dirfd, path, name, argv, oflags, false);
+    if (!p.ours) {
+        if (dirfd == AT_FDCWD && !flags)
+            kfs_real.execve(path, argv, envp);
+        else
+            kfs_real.execveat(dirfd, path, argv, envp, flags);
+        r = -errno;
+        if (r != -ENOENT && r != -EACCES && r != -ENOTDIR)
+            return r;
+        long again = plan_make(&p, dirfd, path, name, argv, oflags, true);
+        if (!p.ours || again == -ENOENT)
+            return r;
+        r = again;
+    }
+    if (r == 0)
+        r = plan_exec(&p, argv, envp);
+    fd_drop(p.fd);
+    return r;
+}
+
+static long exec_at(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
+{
+    struct repair need;
+    if (!kfs_pre_vol_count || !path) {
+        if (dirfd == AT_FDCWD && !flags)
+            kfs_real.execve(path, argv, envp);
+        else
+            kfs_real.execveat(dirfd, path, argv, envp, flags);
+        return -errno;
+    }
+    env_check(envp, &need);
+    void *room = need.bytes ? ROOM_GET(need.bytes) : NULL;
+    if (need.bytes && !room)
+        return -E2BIG;
+    char *const *env = need.bytes ? env_repair(envp, &need, room) : envp;
+    long r = exec_env(dirfd, path, argv, env, flags);
+    room_free(room, need.bytes);
+    return r;
+}
+
+int kfs_do_execve(const char *path, char *const argv[], char *const envp[])
+{
+    return (int)kfs_pre_ret(exec_at(AT_FDCWD, path, argv, envp, 0));
+}
+
+int kfs_do_execv(const char *path, char *const argv[])
+{
+    return kfs_do_execve(path, argv, environ);
+}
+
+/* A descriptor of ours: the inode is opened again for execution, which also asks for the permission. */
+static long exec_fd(int fd, char *const argv[], char *const envp[])
+{
+    struct kfs_fdinfo i;
+    struct repair need;
+    struct plan p = {.fd = -1};
+    env_check(envp, &need);
+    void *room = need.bytes ? ROOM_GET(need.bytes) : NULL;
+    if (need.bytes && !room)
+        return -E2BIG;
+    char *const *env = need.bytes ? env_repair(envp, &need, room) : envp;
+    long r;
+    if (!kfs_pre_fd_maybe(fd) || !kfs_pre_fd(fd, &i)) {
+        kfs_real.fexecve(fd, argv, env);
+        r = -errno;
+    } else {
+        struct kfs_loc loc = {.vol = i.vol, .base = i.ino, .rel = ""};
+        p.head_n = argv && argv[0] ? 1 : 0;
+        p.head[0] = p.head_n ? argv[0] : NULL;
+        fd_name(fd, "/dev/fd/", p.script);
+        r = kfs_pre_open_loc(&loc, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0, KFS_WIRE_EXEC);
+        if (r == KFS_PRE_GO_HOST)
+            r = -EACCES;
+        if (r >= 0)
+            r = plan_follow(&p, r, true, p.script, false);
+        long cloexec = kfs_sys_fcntl(fd, F_GETFD, 0);
+        if (r == 0 && p.head_n > 1 && (cloexec & FD_CLOEXEC))
+            r = -ENOENT; /* the interpreter could not open the script: the kernel says so beforehand, too */
+        if (r == 0)
+            r = plan_exec(&p, argv, env);
+    }
+    fd_drop(p.fd);
+    room_free(room, need.bytes);
+    return r;
+}
+
+int kfs_do_fexecve(int fd, char *const argv[], char *const envp[])
+{
+    if (!kfs_pre_vol_count || fd < 0 || !argv || !envp)
+        return kfs_real.fexecve(fd, argv, envp);
+    return (int)kfs_pre_ret(exec_fd(fd, argv, envp));
+}
+
+int kfs_do_execveat(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
+{
+    if (kfs_pre_vol_count && path && !*path && (flags & AT_EMPTY_PATH) && kfs_pre_fd_maybe(dirfd))
+        return kfs_do_fexecve(dirfd, argv, envp);
+    return (int)kfs_pre_ret(exec_at(dirfd, path, argv, envp, flags));
+}
+
+/* --- the search along PATH ---------------------------------------------------------------------------------------------------------- */
+
+static const char *env_path(void)
+{
+    for (char **e = environ; e && *e; e++)
+        if (strncmp(*e, "PATH=", 5) == 0)
+            return *e + 5;
+    return "/bin:/usr/bin"; /* libc's confstr(_CS_PATH) */
+}
+
+/* Next candidate for file in *path; false: none left, or (-ENAMETOOLONG in *ret_err) too long. */
+static bool path_next(const char **path, const char *file, char buf[KFS_PATH_MAX])
+{
+    size_t k = strlen(file);
+    while (*path) {
+        const char *dir = *path, *end = strchrnul(dir, ':');
+        size_t n = (size_t)(end - dir);
+        *path = *end ? end + 1 : NULL;
+        if (n + 1 + k >= KFS_PATH_MAX)
+            continue;
+        memcpy(buf, dir, n);
+        if (n) /* an empty entry is the working directory */
+            buf[n++] = '/';
+        memcpy(buf + n, file, k + 1);
+        return true;
+    }
+    return false;
+}
+
+/* A file that is no program is a shell script. */
+static long exec_sh(const char *file, char *const argv[], char *const envp[])
+{
+    size_t count = args_count(argv), bytes = (count + 3) * sizeof(char *);
+    char **args = ROOM_GET(bytes);
+    if (!args)
+        return -E2BIG;
+    args[0] = (char *)(uintptr_t) "/bin/sh";
+    args[1] = (char *)(uintptr_t)file;
+    for (size_t i = 1; i < count; i++)
+        args[i + 1] = argv[i];
+    args[count > 1 ? count + 1 : 2] = NULL;
+    long r = exec_at(AT_FDCWD, args[0], args, envp, 0);
+    room_free(args, bytes);
+    return r;
+}
+
+static long exec_or_sh(const char *file, char *const argv[], char *const envp[])
+{
+    long r = exec_at(AT_FDCWD, file, argv, envp, 0);
+    return r == -ENOEXEC ? exec_sh(file, argv, envp) : r;
+}
+
+/* Libc's rules: EACCES is remembered, what means "not here" goes on, anything else ends the search. */
+static long exec_search(const char *file, char *const argv[], char *const envp[])
+{
+    char name[KFS_PATH_MAX];
+    const char *path = env_path();
+    bool denied = false;
+    if (!*file)
+        return -ENOENT;
+    if (strchr(file, '/'))
+        return exec_or_sh(file, argv, envp);
+    if (strlen(file) > KFS_NAME_MAX)
+        return -ENAMETOOLONG;
+    while (path_next(&path, file, name)) {
+        long r = exec_or_sh(name, argv, envp);
+        switch (r) {
+        case -EACCES:
+            denied = true;
+            break;
+        case -ENOENT:
+        case -ESTALE:
+        case -ENOTDIR:
+        case -ENODEV:
+        case -ETIMEDOUT:
+            break;
+        default:
+            return r;
+        }
+    }
+    return denied ? -EACCES : -ENOENT;
+}
+
+int kfs_do_execvpe(const char *file, char *const argv[], char *const envp[])
+{
+    if (!kfs_pre_vol_count || !file)
+        return kfs_real.execvpe(file, argv, envp);
+    return (int)kfs_pre_ret(exec_search(file, argv, envp));
+}
+
+int kfs_do_execvp(const char *file, char *const argv[])
+{
+    return kfs_do_execvpe(file, argv, environ);
+}
+
+/* --- posix_spawn ------------------------------------------------------------------------------------------------------------------------ */
+/* File actions run inside libc, in the child. Paths of ours are therefore opened when they are added, and become dup2 and fchdir actions. */
+
+#define ACTIONS_MAX 64
+#define ACTION_FDS 16
+#define CWD_NONE (-1)
+#define CWD_HOST (-2)
+
+struct actions {
+    const void *key; /* the application's object; NULL: free */
+    int fd_count;
+    int fds[ACTION_FDS]; /* to be closed with it */
+    int cwd;             /* where relative paths of later actions and of the program begin: a descriptor, CWD_NONE or CWD_HOST */
+};
+static struct actions actions[ACTIONS_MAX];
+
+static struct actions *actions_get(const void *key, bool make)
+{
+    for (int i = 0; key && i < ACTIONS_MAX; i++)
+        if (__atomic_load_n(&actions[i].key, __ATOMIC_ACQUIRE) == key)
+            return &actions[i];
+    for (int i = 0; key && make && i < ACTIONS_MAX; i++) {
+        const void *none = NULL;
+        if (!__atomic_compare_exchange_n(&actions[i].key, &none, key, false, __ATOMIC_ACQ_REL,
+                                         __ATOMIC_RELAXED))
+            continue;
+        actions[i].fd_count = 0;
+        actions[i].cwd = CWD_NONE;
+        return &actions[i];
+    }
+    return NULL;
+}
+
+static void actions_drop(const void *key)
+{
+    struct actions *a = actions_get(key, false);
+    if (!a)
+        return;
+    for (int i = 0; i < a->fd_count; i++) {
+        kfs_pre_before_close(a->fds[i]);
+        fd_drop(a->fds[i]);
+    }
+    a->fd_count = 0;
+    __atomic_store_n(&a->key, NULL, __ATOMIC_RELEASE);
+}
+
+/* Out of the way of the numbers that actions name. */
+static long fd_high(long fd)
+{
+    struct rlimit lim = {1024, 1024};
+    kfs_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&lim);
+    long from = lim.rlim_cur < 1024 ? (long)lim.rlim_cur / 2 : 512;
+    long high = kfs_sys_fcntl((int)fd, F_DUPFD_CLOEXEC, from);
+    if (high < 0)
+        return fd;
+    kfs_pre_fd_dup((int)fd, (int)high);
+    fd_drop((int)fd);
+    return high;
+}
+
+/* Keep fd until the actions are destroyed. */
+static long actions_keep(const void *key, long fd)
+{
+    struct actions *a = actions_get(key, true);
+    if (!a || a->fd_count == ACTION_FDS) {
+        fd_drop((int)fd);
+        return -ENOMEM;
+    }
+    fd = fd_high(fd);
+    a->fds[a->fd_count++] = (int)fd;
+    return fd;
+}
+
+/* Where a path of an action is: dirfd for it, or false: in a directory of the host that only the child will know. */
+static bool actions_start(const void *key, const char *path, int *ret_dirfd)
+{
+    const struct actions *a = actions_get(key, false);
+    *ret_dirfd = AT_FDCWD;
+    if (!a || path[0] == '/' || a->cwd == CWD_NONE)
+        return true;
+    *ret_dirfd = a->cwd;
+    return a->cwd != CWD_HOST;
+}
+
+/* Open for an action: a kept descriptor; -EXDEV: the host's. */
+static long actions_open(const void *key, const char *path, int oflags, uint32_t mode, uint32_t wire)
+{
+    struct kfs_loc loc;
+    int dirfd;
+    if (!kfs_pre_vol_count || !path || !actions_start(key, path, &dirfd))
+        return -EXDEV;
+    int w = kfs_pre_maybe(dirfd, path) ? kfs_pre_where(dirfd, path, &loc) : KFS_HOST;
+    if (w == KFS_HOST) {
+        struct stat st;
+        if (kfs_sys_fstatat(dirfd, path, &st, 0) == -ENOENT)
+            w = kfs_pre_host_symlink(dirfd, path, true, &loc);
+    }
+    if (w < 0)
+        return w;
+    if (w == KFS_HOST)
+        return -EXDEV;
+    long fd = KFS_PRE_GO_HOST;
+    if (w == KFS_OURS)
+        fd = kfs_pre_open_loc(&loc, oflags | O_CLOEXEC, mode, wire);
+    if (fd == KFS_PRE_GO_HOST)
+        fd = kfs_sys_openat(AT_FDCWD, loc.host, oflags | O_CLOEXEC, mode);
+    return fd < 0 ? fd : actions_keep(key, fd);
+}
+
+int kfs_do_posix_spawn_file_actions_addopen(void *fa, int fd, const char *path, int oflag,
+                                            mode_t mode)
+{
+    long n = actions_open(fa, path, oflag, mode, 0);
+    if (n == -EXDEV)
+        return kfs_real.posix_spawn_file_actions_addopen(fa, fd, path, oflag, mode);
+    if (n < 0)
+        return (int)-n;
+    int r = posix_spawn_file_actions_adddup2(fa, (int)n, fd);
+    if (r == 0 && (oflag & O_CLOEXEC)) /* as after the real action: gone at the exec */
+        r = posix_spawn_file_actions_addclose(fa, fd);
+    return r;
+}
+
+int kfs_do_posix_spawn_file_actions_addchdir_np(void *fa, const char *path)
+{
+    long n = actions_open(fa, path, O_PATH | O_DIRECTORY, 0, KFS_WIRE_EXEC);
+    if (n < 0 && n != -EXDEV)
+        return (int)-n;
+    struct actions *a = kfs_pre_vol_count ? actions_get(fa, true) : NULL;
+    if (a)
+        a->cwd = n == -EXDEV ? CWD_HOST : (int)n;
+    if (n == -EXDEV)
+        return kfs_real.posix_spawn_file_actions_addchdir_np(fa, path);
+    return kfs_real.posix_spawn_file_actions_addfchdir_np(fa, (int)n);
+}
+
+int kfs_do_posix_spawn_file_actions_addfchdir_np(void *fa, int fd)
+{
+    struct kfs_fdinfo i;
+    if (kfs_pre_vol_count) {
+        struct actions *a = actions_get(fa, true);
+        if (a)
+            a->cwd = kfs_pre_fd(fd, &i) ? fd : CWD_HOST;
+    }
+    return kfs_real.posix_spawn_file_actions_addfchdir_np(fa, fd);
+}
+
+int kfs_do_posix_spawn_file_actions_init(void *fa)
+{
+    actions_drop(fa);
+    return kfs_real.posix_spawn_file_actions_init(fa);
+}
+
+int kfs_do_posix_spawn_file_actions_destroy(void *fa)
+{
+    actions_drop(fa);
+    return kfs_real.posix_spawn_file_actions_destroy(fa);
+}
+
+/* Positive errno, as posix_spawn. */
+static int plan_spawn(struct plan *p, pid_t *pid, const void *fa, const void *attr,
+                      char *const argv[], char *const envp[])
+{
+    size_t bytes = args_bytes(p, argv);
+    void *room = ROOM_GET(bytes);
+    if (!room)
+        return E2BIG;
+    char *const *args = args_make(p, argv, room);
+    if (p->fd >= 0)
+        p->fd = (int)fd_high(p->fd);
+    if (p->fd >= 0 && strncmp(p->file, "/proc/self/fd/", 14) == 0)
+        fd_name(p->fd, "/proc/self/fd/", p->file);
+    int r = kfs_real.posix_spawn(pid, p->file, fa, attr, args, envp);
+    if (r == ENOENT && p->fd >= 0) { /* as in plan_exec */
+        fd_name(p->fd, "/proc/self/fd/", p->file);
+        r = kfs_real.posix_spawn(pid, p->file, fa, attr, args, envp);
+    }
+    room_free(room, bytes);
+    return r;
+}
+
+static int spawn_env(pid_t *pid, const char *path, const void *fa, const void *attr,
+                     char *const argv[], char *const envp[])
+{
+    struct plan p;
+    int dirfd;
+    if (!actions_start(fa, path, &dirfd))
+        return kfs_real.posix_spawn(pid, path, fa, attr, argv, envp);
+    long r = plan_make(&p, dirfd, path, path, argv, 0, false);
+    if (!p.ours) {
+        int e = kfs_real.posix_spawn(pid, path, fa, attr, argv, envp);
+        if (e != ENOENT && e != EACCES && e != ENOTDIR)
+            return e;
+        r = plan_make(&p, dirfd, path, path, argv, 0, true);
+        if (!p.ours || r == -ENOENT)
+            return e;
+    }
+    int e = r < 0 ? (int)-r : plan_spawn(&p, pid, fa, attr, argv, envp);
+    fd_drop(p.fd);
+    return e;
+}
+
+/* Does this candidate of a search exist as a program? It decides where the search ends. */
+static bool spawn_found(const char *name, int *ret_err)
+{
+    struct stat st;
+    if (stat(name, &st) < 0)
+        return false;
+    if (S_ISREG(st.st_mode) && access(name, X_OK) == 0)
+        return true;
+    *ret_err = EACCES;
+    return false;
+}
+
+static bool path_maybe(const char *path)
+{
+    char dir[KFS_PATH_MAX];
+    while (path_next(&path, "x", dir))
+        if (kfs_pre_maybe(AT_FDCWD, dir))
+            return true;
+    return false;
+}
+
+static int spawn_search(pid_t *pid, const char *file, const void *fa, const void *attr,
+                        char *const argv[], char *const envp[])
+{
+    char name[KFS_PATH_MAX];
+    const char *path = env_path();
+    int err = ENOENT;
+    if (strchr(file, '/') || !*file)
+        return spawn_env(pid, file, fa, attr, argv, envp);
+    if (!path_maybe(path))
+        return kfs_real.posix_spawnp(pid, file, fa, attr, argv, envp);
+    while (path_next(&path, file, name))
+        if (spawn_found(name, &err))
+            return spawn_env(pid, name, fa, attr, argv, envp);
+    return err;
+}
+
+typedef int (*spawn_fn)(pid_t *, const char *, const void *, const void *, char *const[],
+                        char *const[]);
+
+static int spawn_repaired(spawn_fn fn, pid_t *pid, const char *path, const void *fa,
+                          const void *attr, char *const argv[], char *const envp[])
+{
+    struct repair need;
+    int saved = errno;
+    env_check(envp, &need);
+    void *room = need.bytes ? ROOM_GET(need.bytes) : NULL;
+    if (need.bytes && !room)
+        return E2BIG;
+    int r = fn(pid, path, fa, attr, argv, need.bytes ? env_repair(envp, &need, room) : envp);
+    room_free(room, need.bytes);
+    errno = saved;
+    return r;
+}
+
+int kfs_do_posix_spawn(pid_t *pid, const char *path, const void *fa, const void *attr,
+                       char *const argv[], char *const envp[])
+{
+    if (!kfs_pre_vol_count || !path)
+        return kfs_real.posix_spawn(pid, path, fa, attr, argv, envp);
+    return spawn_repaired(spawn_env, pid, path, fa, attr, argv, envp);
+}
+
+int kfs_do_posix_spawnp(pid_t *pid, const char *file, const void *fa, const void *attr,
+                        char *const argv[], char *const envp[])
+{
+    if (!kfs_pre_vol_count || !file)
+        return kfs_real.posix_spawnp(pid, file, fa, attr, argv, envp);
+    return spawn_repaired(spawn_search, pid, file, fa, attr, argv, envp);
+}
+
+/* Both give the child the environment of this process, which is the application's to shape. */
+int kfs_do_system(const char *command)
+{
+    return kfs_real.system(command);
+}
+
+struct _IO_FILE *kfs_do_popen(const char *command, const char *mode)
+{
+    return kfs_real.popen(command, mode);
+}
+
+#if !defined __x86_64__
+/* Without an assembler wrapper the child may not share our memory unmarked. */
+__attribute__((visibility("default"))) pid_t vfork(void)
+{
+    return fork();
+}
+#endif
+
+/* --- identities -------------------------------------------------------------------------------------------------------------------------- */
+/* kfsd goes by the ids that the kernel tells it of a connection, so a change needs new ones. */
+
+static int id_changed(int r)
+{
+    if (r == 0)
+        kfs_pre_cred_forget();
+    return r;
+}
+
+int kfs_do_setuid(uid_t uid)
+{
+    return id_changed(kfs_real.setuid(uid));
+}
+
+int kfs_do_seteuid(uid_t uid)
+{
+    return id_changed(kfs_real.seteuid(uid));
+}
+
+int kfs_do_setreuid(uid_t ruid, uid_t euid)
+{
+    return id_changed(kfs_real.setreuid(ruid, euid));
+}
+
+int kfs_do_setresuid(uid_t ruid, uid_t euid, uid_t suid)
+{
+    return id_changed(kfs_real.setresuid(ruid, euid, suid));
+}
+
+int kfs_do_setgid(gid_t gid)
+{
+    return id_changed(kfs_real.setgid(gid));
+}
+
+int kfs_do_setegid(gid_t gid)
+{
+    return id_changed(kfs_real.setegid(gid));
+}
+
+int kfs_do_setregid(gid_t rgid, gid_t egid)
+{
+    return id_changed(kfs_real.setregid(rgid, egid));
+}
+
+int kfs_do_setresgid(gid_t rgid, gid_t egid, gid_t sgid)
+{
+    return id_changed(kfs_real.setresgid(rgid, egid, sgid));
+}
+
+int kfs_do_setgroups(size_t count, const gid_t *groups)
+{
+    return id_changed(kfs_real.setgroups(count, groups));
+}
+
+int kfs_do_initgroups(const char *user, gid_t group)
+{
+    return id_changed(kfs_real.initgroups(user, group));
+}
+
+int kfs_do_setfsuid(uid_t uid)
+{
+    int r = kfs_real.setfsuid(uid);
+    kfs_pre_cred_forget();
+    return r;
+}
+
+int kfs_do_setfsgid(gid_t gid)
+{
+    int r = kfs_real.setfsgid(gid);
+    kfs_pre_cred_forget();
+    return r;
+}
