@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +36,7 @@ static const char usage_text[] =
     "  --socket PATH      the socket itself; with several volumes they share it\n"
     "  --config FILE      read this configuration instead of the default ones\n"
     "  --log FILE         append log lines to FILE instead of standard error\n"
-    "  --foreground       stay attached to the terminal (what systemd wants)\n"
+    "  --foreground       stay in the terminal's session: SIGHUP ends it too (kfsd never forks; systemd needs nothing special)\n"
     "  --ready-fd N       write one line to descriptor N when ready: ok SOCKET CACHE_DIR, error: WHY or busy: WHO\n"
     "  --help             this text\n"
     "\n"
@@ -187,7 +188,7 @@ static void clean_process(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGIO, SIG_IGN); /* broken leases */
-    (void)signal(SIGHUP, kfsd.opt.foreground ? SIG_DFL : SIG_IGN);
+    (void)signal(SIGHUP, kfsd.opt.foreground ? SIG_DFL : SIG_IGN); /* with --foreground it is waited for, see main */
     (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of one commit */
     (void)unsetenv("LD_PRELOAD");
     (void)unsetenv(KFS_ENV_AT);
@@ -451,7 +452,7 @@ static void wait_for_end(const sigset_t *ends)
     const struct timespec tick = {.tv_nsec = 100000000};
     for (;;) {
         int sig = sigtimedwait(ends, NULL, kfsd.opt.private_ ? &tick : NULL);
-        if (sig == SIGTERM || sig == SIGINT) {
+        if (sig > 0) {
             kfs_log(KFS_LOG_INFO, "signal %d: ending", sig);
             return;
         }
@@ -578,10 +579,16 @@ int main(int argc, char **argv)
         (void)setsid();
     (void)!chdir("/");
     kfsd_crash_init();
+    /* Commits take and give back a frame's buffer each: do not return it to the kernel in between. */
+    (void)mallopt(M_MMAP_THRESHOLD, 8 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    (void)mallopt(M_ARENA_MAX, 4);
     sigset_t ends;
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGINT);
+    if (kfsd.opt.foreground)
+        sigaddset(&ends, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, &ends, NULL);
     return run(argc, argv, &ends);
 }

@@ -5,6 +5,7 @@
  */
 #ifndef KFS_TESTS_UNIT_KFSD_CLIENT_H
 #define KFS_TESTS_UNIT_KFSD_CLIENT_H
+#pragma GCC diagnostic ignored "-Wunused-function" /* each test uses what it needs */
 
 #include "base/pure/wire.h"
 #include "tests/unit/kt.h"
@@ -14,6 +15,7 @@
 #include <ftw.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
