@@ -1,4 +1,4 @@
-/* preload/do_ns.c — names: mkdir, unlink, rename, link, symlink, readlink, mknod; and what takes a path but is no file call: chroot, Unix sockets, watches */
+/* preload/do_ns.c — names: mkdir, unlink, rename, link, symlink, readlink, mknod; and what takes a path but is no file call: Unix sockets, watches */
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
@@ -363,15 +363,6 @@ ssize_t kfs_do_readlink(const char *path, char *buf, size_t cap)
 }
 
 /* --- no file calls ----------------------------------------------------------------------------------------------------------------- */
-int kfs_do_chroot(const char *path)
-{
-    struct kfs_loc loc;
-    int w = kfs_pre_where(AT_FDCWD, path, &loc);
-    if (w == KFS_HOST || w == KFS_HOST_AT)
-        return kfs_real.chroot(w == KFS_HOST ? path : loc.host);
-    return (int)kfs_pre_ret(w < 0 ? w : -EOPNOTSUPP);
-}
-
 /* The path of a Unix socket address, if it is one that may be ours. */
 static bool sock_path(const struct sockaddr *addr, unsigned len, char *path)
 {
