@@ -127,7 +127,7 @@ int kfs_meta_xattr_remove(struct kfs_meta *m, const struct kfs_cred *cred, kfs_i
 /* Content. get: what is committed, for filling a cache file or comparing. */
 int kfs_meta_content_get(struct kfs_meta *m, kfs_ino_t ino, struct kfs_content *ret_c, struct kfs_err *err);
 
-/* Apply a delta: version + 1, size, blocks, mtime = the given one, ctime = that too unless it is newer already. Clears setuid/setgid as a write by a non-owner would only if drop_suid.
+/* Apply a delta: version + 1, size, blocks, mtime = the given one, ctime = that too unless it is newer already. Set-id bits stay: that is setattr's.
  * -ENOENT: the inode is gone (the caller deletes its new objects). delta->changed false: only mtime is updated (if different), version stays. */
 int kfs_meta_commit(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_content_delta *delta, int64_t mtime_s, uint32_t mtime_ns,
                     struct kfs_attr *ret_attr, struct kfs_err *err);
