@@ -124,7 +124,7 @@ accuracy=$(sed -n 's/^accuracy //p' "$work/out.kfs") plain_accuracy=$(sed -n 's/
 awk "BEGIN { exit !(${accuracy:-0} >= 0.9) }" || die "accuracy is ${accuracy:-missing}, below 0.9"
 lines=$(on_volume cat "$at/model/log.txt" | wc -l)
 [ "$lines" -eq 12 ] || die "the log has $lines lines instead of 12"
-both "find -type f -size +0" $((copied_files + packed_files)) 0 sh -c 'find "$1" -type f -size +0 | wc -l' sh @@
+both "find, every file" $((copied_files + packed_files)) 0 sh -c 'find "$1" -type f -size +0 | wc -l' sh @@
 cmp -s "$work/out.kfs" "$work/out.plain" || die "find sees $(cat "$work/out.kfs") files on the volume, $(cat "$work/out.plain") on the plain directory"
 
 # --- the crash --------------------------------------------------------------------------------------------------------------
