@@ -39,6 +39,7 @@ struct stream {
     long batch_pos;        /* position of the first record in buf */
     uint32_t len, off;     /* bytes in buf; next record */
     bool end;              /* nothing comes after buf */
+    bool gone;             /* the directory was removed */
     char before[KFS_NAME_MAX + 1]; /* the name before the batch */
     char last[KFS_NAME_MAX + 1];   /* the name before pos; "" at the start */
     unsigned mark_next;
@@ -73,7 +74,7 @@ static void stream_start(struct stream *s)
 {
     s->pos = s->batch_pos = 0;
     s->len = s->off = 0;
-    s->end = false;
+    s->end = s->gone = false;
     s->before[0] = s->last[0] = '\0';
 }
 
@@ -149,13 +150,18 @@ static long batch_fetch(struct stream *s)
     long r = kfs_pre_rpc(s->vol, &c);
     if (r < 0)
         return r;
+    if (c.rep.attr.ino == s->ino) {
+        if (c.rep.attr.nlink == 0)
+            return -ENOENT;
+        s->parent = c.rep.attr.parent;
+    }
     s->len = (uint32_t)c.reply_len;
     if (!batch_ok(s)) {
         s->len = 0;
         return -EIO;
     }
     s->end = c.rep.value == 1 || s->len == 0;
-    s->batch_pos = s->pos;
+    s->batch_pos = s->pos > 2 ? s->pos : 2;
     memcpy(s->before, s->last, sizeof s->before);
     return 0;
 }
@@ -175,13 +181,21 @@ static void entry_fill(struct dirent *d, uint64_t ino, uint8_t type, const char 
 /* 1: *d filled; 0: the end; -errno. */
 static long stream_next(struct stream *s, struct dirent *d)
 {
+    if (s->pos == 0 && s->len == 0 && !s->end) { /* the first batch also says whether the directory is still there */
+        long r = batch_fetch(s);
+        if (r < 0 && r != -ENOENT)
+            return r;
+        s->gone = r == -ENOENT;
+        s->end = s->end || s->gone;
+    }
+    if (s->gone) /* not even "." */
+        return 0;
     if (s->pos == 0) {
         entry_fill(d, s->ino, DT_DIR, ".", 1, ++s->pos);
         return 1;
     }
     if (s->pos == 1) {
         entry_fill(d, parent_of(s), DT_DIR, "..", 2, ++s->pos);
-        s->batch_pos = 2;
         return 1;
     }
     while (s->off >= s->len) {

@@ -330,12 +330,12 @@ static long program_look(struct plan *p, int fd, bool ours, int depth, const cha
 {
     struct stat st;
     const char *arg;
+    if (ours)
+        p->ours = true;
     if (kfs_sys_fstat(fd, &st) < 0)
         return -EIO;
     if (!S_ISREG(st.st_mode))
         return -EACCES;
-    if (ours)
-        p->ours = true;
     if (depth >= NEST_MAX)
         return 0; /* not looked into any more: another script makes the kernel say ELOOP or ENOENT */
     char *line = p->line[depth];
@@ -682,6 +682,7 @@ struct actions {
     const void *key; /* the application's object; NULL: free */
     int fd_count;
     int fds[ACTION_FDS]; /* to be closed with it */
+    int err;             /* an open failed: what posix_spawn is to answer */
     int cwd;             /* where relative paths of later actions and of the program begin: a descriptor, CWD_NONE or CWD_HOST */
 };
 static struct actions actions[ACTIONS_MAX];
@@ -697,6 +698,7 @@ static struct actions *actions_get(const void *key, bool make)
                                          __ATOMIC_RELAXED))
             continue;
         actions[i].fd_count = 0;
+        actions[i].err = 0;
         actions[i].cwd = CWD_NONE;
         return &actions[i];
     }
@@ -779,6 +781,17 @@ static long actions_open(const void *key, const char *path, int oflags, uint32_t
     return fd < 0 ? fd : actions_keep(key, fd);
 }
 
+/* The add call succeeds, as it does on the host; the spawn fails. */
+static int actions_failed(const void *key, long r)
+{
+    struct actions *a = actions_get(key, true);
+    if (!a)
+        return (int)-r;
+    if (!a->err)
+        a->err = (int)-r;
+    return 0;
+}
+
 int kfs_do_posix_spawn_file_actions_addopen(void *fa, int fd, const char *path, int oflag,
                                             mode_t mode)
 {
@@ -786,7 +799,7 @@ int kfs_do_posix_spawn_file_actions_addopen(void *fa, int fd, const char *path, 
     if (n == -EXDEV)
         return kfs_real.posix_spawn_file_actions_addopen(fa, fd, path, oflag, mode);
     if (n < 0)
-        return (int)-n;
+        return actions_failed(fa, n);
     int r = posix_spawn_file_actions_adddup2(fa, (int)n, fd);
     if (r == 0 && (oflag & O_CLOEXEC)) /* as after the real action: gone at the exec */
         r = posix_spawn_file_actions_addclose(fa, fd);
@@ -797,7 +810,7 @@ int kfs_do_posix_spawn_file_actions_addchdir_np(void *fa, const char *path)
 {
     long n = actions_open(fa, path, O_PATH | O_DIRECTORY, 0, KFS_WIRE_EXEC);
     if (n < 0 && n != -EXDEV)
-        return (int)-n;
+        return actions_failed(fa, n);
     struct actions *a = kfs_pre_vol_count ? actions_get(fa, true) : NULL;
     if (a)
         a->cwd = n == -EXDEV ? CWD_HOST : (int)n;
@@ -917,6 +930,9 @@ static int spawn_repaired(spawn_fn fn, pid_t *pid, const char *path, const void 
 {
     struct repair need;
     int saved = errno;
+    const struct actions *a = actions_get(fa, false);
+    if (a && a->err)
+        return a->err;
     env_check(envp, &need);
     void *room = need.bytes ? ROOM_GET(need.bytes) : NULL;
     if (need.bytes && !room)

@@ -288,7 +288,7 @@ static long temp_try(enum temp kind, const char *path, int flags)
     return errno == ENOENT ? 0 : -errno;
 }
 
-/* The template's text changes only on success. */
+/* The template is put back only whole: another thread or a signal handler never sees a name that was not tried. */
 static long temp_make(enum temp kind, char *template, int suffixlen, int flags)
 {
     char path[KFS_PATH_MAX];
@@ -307,8 +307,7 @@ static long temp_make(enum temp kind, char *template, int suffixlen, int flags)
         long r = temp_try(kind, path, flags);
         if (r == -EEXIST)
             continue;
-        if (r >= 0)
-            memcpy(template + at, path + at, LETTERS);
+        memcpy(template + at, path + at, LETTERS); /* also when it failed, as libc's */
         return r;
     }
     return -EEXIST;
