@@ -1,12 +1,14 @@
 # KFS: one non-recursive Makefile. `make help` lists the targets.
 #
 # Variants share the rules: V= (plain), asan, tsan, fault (fault points), lint (warnings are errors); each has its own tree
-# build/, build/asan, … Prefixes: PREFIX (/usr/local), DESTDIR. JOBS: how many compilers at once.
+# build/, build/asan, … Prefixes: PREFIX (/usr/local), DESTDIR. JOBS: how many
+# compilers at once. SHOW=1: whole command lines.
 
 V       ?=
 B       := build$(if $(V),/$(V))
 VERSION := 0.1
 PREFIX  ?= /usr/local
+E       := $(if $(SHOW),,@)
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 CC      ?= cc
 OPT     ?= -O2 -g
@@ -66,32 +68,32 @@ $(B)/bin/kfsd: $(call obj,$(kfsd.src)) $(B)/libkfs-core.a
 $(B)/bin/kfs: $(call obj,$(kfs.src)) $(B)/libkfs-core.a
 $(B)/bin/kfs-run: $(call obj,$(run.src)) $(B)/libkfs-core.a
 $(BINS):
-	@mkdir -p $(@D)
-	$(CC) $(SAN) $(LDHARDEN) -o $@ $^ $(LIBS_META) $(LIBS_BLK) $(LIBS_BASE) $(LDFLAGS)
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) $(SAN) $(LDHARDEN) -o $@ $^ $(LIBS_META) $(LIBS_BLK) $(LIBS_BASE) $(LDFLAGS)
 
 # --- the shim: its own objects, libc alone ---------------------------------------------------------------------
 SHIM_OBJS := $(patsubst %,$(B)/shim/%.o,$(shim.src) $(pure.src))
 $(B)/lib/libkfs.so: $(SHIM_OBJS) preload/exports.map
-	@mkdir -p $(@D)
-	$(CC) -shared -o $@ $(SHIM_OBJS) -Wl,-soname,libkfs.so -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) -shared -o $@ $(SHIM_OBJS) -Wl,-soname,libkfs.so -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
 $(B)/shim/%.o: % $(B)/flags
-	@mkdir -p $(@D)
-	$(CC) $(SHIMFLAGS) -MMD -MP -c -o $@ $<
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) $(SHIMFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/obj/%.o: % $(B)/flags
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) -MMD -MP -c -o $@ $<
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) -MMD -MP -c -o $@ $<
 
 # --- tests ------------------------------------------------------------------------------------------------------
 $(B)/tests/%: tests/unit/%.c $(B)/libkfs-core.a
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) -MMD -MP -o $@ $< $(B)/libkfs-core.a $(LIBS_META) $(LIBS_BLK) $(LIBS_BASE)
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) -MMD -MP -o $@ $< $(B)/libkfs-core.a $(LIBS_META) $(LIBS_BLK) $(LIBS_BASE)
 $(B)/probes/%: tests/preload/probes/%.c
-	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -D_GNU_SOURCE -I. $(OPT) -Wall -Wextra -MMD -MP -o $@ $< -lpthread -ldl
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) -std=gnu11 -D_GNU_SOURCE -I. $(OPT) -Wall -Wextra -MMD -MP -o $@ $< -lpthread -ldl
 $(B)/bench/%: tests/bench/%.c
-	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -D_GNU_SOURCE -I. -O2 -Wall -Wextra -MMD -MP -o $@ $< -lpthread
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) -std=gnu11 -D_GNU_SOURCE -I. -O2 -Wall -Wextra -MMD -MP -o $@ $< -lpthread
 
 bins: $(BINS)
 units: $(UNITS)
