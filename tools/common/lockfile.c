@@ -113,6 +113,8 @@ int kfs_lock_acquire(const char *db_path, const char *url, struct kfs_lock **ret
         close(fd);
         return r;
     }
+    /* Whoever looks for the volume's kfsd must be able to read it, whatever our umask. */
+    (void)fchmod(fd, 0644);
     /* What the last owner wrote is no longer true, and must not be read as ours. */
     if (ftruncate(fd, 0) < 0) {
         r = KFS_FAIL(err, errno, "cannot write lock file '%s': %s", path, strerror(errno));

@@ -44,7 +44,7 @@ struct kfsd_file {
     bool live;   /* content is w/INO */
     bool orphan; /* nlink 0: goes when nobody has it open */
     struct kfsd_file *next;
-    uint64_t retry_ns; /* the sweep leaves it alone until then */
+    _Atomic uint64_t retry_ns; /* the sweep leaves it alone until then */
     uint64_t orphan_ns; /* since when */
 
     pthread_mutex_t lock;
@@ -55,7 +55,7 @@ struct kfsd_file {
         int64_t size, taken_ns;
         struct timespec mtime, ctime;
     } base;
-    bool want_commit; /* commit=session: a writer closed it */
+    atomic_bool want_commit; /* commit=session: a writer closed it */
     unsigned backoff_ms;
 };
 

@@ -425,8 +425,9 @@ static void vol_close(struct kfsd_vol *v)
     bool clean = v->cache && vol_settle_all(v);
     if (!clean && v->cache)
         kfs_log(KFS_LOG_WARN, "'%s': ended with uncommitted files in '%s/w'; the next kfsd commits them", v->v->url, kfs_cache_dir(v->cache));
-    /* Whatever is still live is found and committed by the next one; the segment is dead either way, so the end counts as regular. */
-    kfs_volume_close(v->v, v->shm != NULL && v->cache != NULL);
+    /* Whatever is still live is found and committed by the next one; our segment is dead either way, so the end counts as regular, unless that of an
+     * unclean predecessor may still be trusted. */
+    kfs_volume_close(v->v, v->shm != NULL && v->cache != NULL && kfs_clock_mono_ns() >= v->ready_ns);
     v->v = NULL;
     if (v->cache_fd >= 0)
         close(v->cache_fd);

@@ -578,7 +578,7 @@ int kfsd_file_want_commit(struct kfsd_vol *v, kfs_ino_t ino)
     struct kfsd_file *f = kfsd_file_get(v, ino);
     if (!f)
         return -ENOMEM;
-    __atomic_store_n(&f->want_commit, true, __ATOMIC_RELAXED);
+    atomic_store(&f->want_commit, true);
     kfsd_file_put(v, f);
     return 0;
 }
@@ -695,7 +695,7 @@ static int settle_live(struct kfsd_vol *v, struct kfsd_file *f)
     if (used < 0)
         return used;
     if (used) {
-        if (__atomic_load_n(&f->want_commit, __ATOMIC_RELAXED)) {
+        if (atomic_load(&f->want_commit)) {
             int r = commit(v, f, false, false, false, NULL);
             if (r < 0)
                 return r;

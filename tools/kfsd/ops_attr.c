@@ -144,7 +144,7 @@ int kfsd_op_setattr(struct kfsd_req *r)
     if (rc < 0)
         return rc;
     const struct kfs_meta_setattr s = {
-        .valid = q->valid & ~KFS_SET_SIZE,
+        .valid = q->valid & (KFS_SET_MODE | KFS_SET_UID | KFS_SET_GID | KFS_SET_ATIME | KFS_SET_MTIME | KFS_SET_ATIME_NOW | KFS_SET_MTIME_NOW),
         .mode = q->mode & 07777,
         .uid = q->uid,
         .gid = q->gid,

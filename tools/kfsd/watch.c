@@ -52,7 +52,7 @@ static void sweep(struct kfsd_vol *v)
         struct kfsd_file *f = all[i];
         pthread_mutex_lock(&v->table);
         bool live = __atomic_load_n(&f->live, __ATOMIC_ACQUIRE);
-        bool due = live ? __atomic_load_n(&f->retry_ns, __ATOMIC_RELAXED) <= now : f->orphan && now - f->orphan_ns > DIR_ORPHAN_NS;
+        bool due = live ? atomic_load(&f->retry_ns) <= now : f->orphan && now - f->orphan_ns > DIR_ORPHAN_NS;
         pthread_mutex_unlock(&v->table);
         if (due)
             kfsd_settle_later(v, f->ino);

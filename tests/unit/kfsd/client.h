@@ -26,6 +26,7 @@
 
 static char dir[256];
 static pid_t daemon_pid;
+static bool node; /* start kfsd for everybody */
 
 struct client {
     int fd;
@@ -70,7 +71,7 @@ static const char *kfsd_path(void)
 static const char *start_with(const char *first, ...)
 {
     static char line[8192];
-    const char *args[24] = {kfsd_path(), "--private", "--create", "--linger", "60", "--run-dir", dir, "--log", in_dir("log")};
+    const char *args[24] = {kfsd_path(), node ? "--create" : "--private", "--create", "--linger", "60", "--run-dir", dir, "--log", in_dir("log")};
     int n = 9, pipe_fd[2];
     va_list ap;
     va_start(ap, first);
@@ -179,7 +180,7 @@ static const char *start(void)
 
 static const char *socket_path(void)
 {
-    static char path[512];
+    static __thread char path[512];
     DIR *d = opendir(dir);
     path[0] = 0;
     for (struct dirent *e; d && (e = readdir(d));)
@@ -205,7 +206,7 @@ static int dial(void)
 /* Status, or -1000 when the connection was lost. */
 static int transact(struct client *c, struct call *k)
 {
-    static char msg[sizeof(struct kfs_wire_req) + 2 * KFS_PATH_MAX + KFS_WIRE_DATA_MAX];
+    char msg[sizeof(struct kfs_wire_req) + 2 * KFS_PATH_MAX + KFS_WIRE_DATA_MAX];
     k->q.magic = KFS_WIRE_MAGIC;
     k->q.version = KFS_WIRE_VERSION;
     k->q.client[0] = c->id[0];
@@ -250,23 +251,28 @@ static int transact(struct client *c, struct call *k)
     return k->rep.status;
 }
 
-static int hello(struct client *c)
+static int hello_to(struct client *c, const char *volume)
 {
     static uint64_t next_id = 1;
-    static struct call k;
+    struct call k;
     memset(c, 0, sizeof *c);
     c->fd = dial();
     if (c->fd < 0)
         return -1000;
     c->id[0] = (uint64_t)getpid();
-    c->id[1] = next_id++;
-    k = (struct call){.q.op = KFS_OP_HELLO};
+    c->id[1] = __atomic_fetch_add(&next_id, 1, __ATOMIC_RELAXED);
+    k = (struct call){.q.op = KFS_OP_HELLO, .path = volume};
     int r = transact(c, &k);
     if (r == 0)
         memcpy(&c->hello, k.out, sizeof c->hello);
     c->segment_fd = k.fd;
     c->stats_fd = k.fd2;
     return r;
+}
+
+static int hello(struct client *c)
+{
+    return hello_to(c, NULL);
 }
 
 static void bye(struct client *c)

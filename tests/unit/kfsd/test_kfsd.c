@@ -1,5 +1,6 @@
 #include "tests/unit/kfsd/client.h"
 #include "base/pure/shm_layout.h"
+#include <pthread.h>
 
 static struct client c;
 
@@ -562,6 +563,177 @@ TEST(session_mode_commits_after_close)
     ASSERT_EQ(control(&c, "evict", NULL), 0);
     ASSERT_STR(get(&c, "f"), "soon");
     ASSERT_STR(get(&c, "g"), "killed");
+    end();
+}
+
+/* Run in a child as uid and gid 65534; every failed check there is a failed case here. */
+static int as_nobody(int (*run)(struct client *mine))
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct client mine;
+        if (setgid(65534) < 0 || setuid(65534) < 0 || hello(&mine) != 0)
+            _exit(99);
+        _exit(run(&mine));
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#define CHECK(n, x)                                                                                \
+    do {                                                                                           \
+        if (!(x))                                                                                  \
+            return n;                                                                              \
+    } while (0)
+
+static int nobody_script(struct client *mine)
+{
+    CHECK(1, !(mine->hello.flags & KFS_HELLO_DIRECT) && mine->hello.uid == 65534);
+    CHECK(2, k_stat(mine, "secret/f") == -EACCES);
+    CHECK(3, k_stat(mine, "secret") == 0);
+    CHECK(4, k_open(mine, "private", O_RDONLY, 0) == -EACCES);
+    CHECK(5, k_open(mine, "public", O_WRONLY, 0) == -EACCES);
+    CHECK(6, k_open(mine, "new", O_WRONLY | O_CREAT, 0644) == -EACCES);
+    CHECK(7, strcmp(get(mine, "public"), "all") == 0);
+    CHECK(8, simple(mine, KFS_OP_UNLINK, "public", 0) == -EACCES);
+    CHECK(9, put(mine, "tmp/mine", "m") == 0 && last.rep.attr.uid == 65534);
+    CHECK(10, simple(mine, KFS_OP_UNLINK, "tmp/roots", 0) == -EPERM);
+    last = (struct call){.q.op = KFS_OP_SETATTR, .q.ino = KFS_INO_ROOT, .path = "public", .q.valid = KFS_SET_SIZE};
+    CHECK(11, transact(mine, &last) == -EACCES);
+    last = (struct call){.q.op = KFS_OP_SETATTR, .q.ino = KFS_INO_ROOT, .path = "public", .q.valid = KFS_SET_MODE, .q.mode = 0666};
+    CHECK(12, transact(mine, &last) == -EPERM);
+    CHECK(13, simple(mine, KFS_OP_MKNOD, "tmp/dev", S_IFBLK | 0600) == -EPERM);
+    last = (struct call){.q.op = KFS_OP_READDIR, .q.ino = KFS_INO_ROOT, .path = "secret"};
+    CHECK(14, transact(mine, &last) == -EACCES);
+    int fd = k_open(mine, "tmp/new", O_RDWR | O_CREAT | O_EXCL, 0);
+    CHECK(15, fd >= 0); /* its own mode does not matter for the open that makes it */
+    CHECK(16, k_open(mine, "tmp/new", O_RDONLY, 0) == -EACCES);
+    return 0;
+}
+
+TEST(other_users_get_what_their_ids_allow)
+{
+    if (getuid() != 0)
+        SKIP("needs root to become somebody else");
+    set_up();
+    chmod(dir, 0755);
+    node = true;
+    start();
+    node = false;
+    ASSERT_EQ(hello(&c), 0);
+    ASSERT_EQ(simple(&c, KFS_OP_MKDIR, "secret", 0700), 0);
+    ASSERT_EQ(put(&c, "secret/f", "x"), 0);
+    ASSERT_EQ(put(&c, "public", "all"), 0);
+    ASSERT_EQ(put(&c, "private", "root"), 0);
+    last = (struct call){.q.op = KFS_OP_SETATTR, .q.ino = KFS_INO_ROOT, .path = "private", .q.valid = KFS_SET_MODE, .q.mode = 0600};
+    ASSERT_EQ(transact(&c, &last), 0);
+    ASSERT_EQ(simple(&c, KFS_OP_MKDIR, "tmp", 01777), 0);
+    ASSERT_EQ(put(&c, "tmp/roots", "r"), 0);
+    ASSERT_EQ(as_nobody(nobody_script), 0);
+    end();
+}
+
+TEST(two_volumes_share_a_socket)
+{
+    set_up();
+    node = true;
+    char second[600];
+    snprintf(second, sizeof second, "sqlite:%s", in_dir("second.db"));
+    const char *line = start_with("--socket", in_dir("both.sock"), second, NULL);
+    node = false;
+    ASSERT_EQ(strncmp(line, "ok ", 3), 0);
+    struct client one, two;
+    ASSERT_EQ(hello(&one), -ENODEV); /* which? */
+    close(one.fd);
+    char url[600];
+    snprintf(url, sizeof url, "sqlite:%s", in_dir("v.db"));
+    ASSERT_EQ(hello_to(&one, url), 0);
+    ASSERT_EQ(hello_to(&two, second), 0);
+    ASSERT(strcmp(one.hello.volume_id, two.hello.volume_id) != 0);
+    ASSERT_EQ(put(&one, "f", "one"), 0);
+    ASSERT_EQ(k_stat(&two, "f"), -ENOENT);
+    bye(&one);
+    bye(&two);
+    tear_down();
+}
+
+/* The step that failed, or NULL. */
+static const char *hammer(long me)
+{
+    struct client mine;
+    if (hello(&mine) != 0)
+        return "hello";
+    struct call *q = calloc(1, sizeof *q);
+    char name[64], text[64], back[64];
+    for (int i = 0; i < 60; i++) {
+        int shared = i % 3 == 0;
+        snprintf(name, sizeof name, shared ? "shared%ld" : "own%ld-%d", shared ? (long)(i % 5) : me, i);
+        int len = snprintf(text, sizeof text, "%ld writes %d", me, i);
+        *q = (struct call){.q.op = KFS_OP_OPEN, .q.ino = KFS_INO_ROOT, .q.mode = 0644, .q.oflags = O_RDWR | O_CREAT | O_TRUNC, .path = name};
+        if (transact(&mine, q) != 0)
+            return "open";
+        int fd = q->fd;
+        kfs_ino_t ino = q->rep.attr.ino;
+        if (pwrite(fd, text, (size_t)len, 0) != len)
+            return "write";
+        *q = (struct call){.q.op = KFS_OP_CLOSE, .q.ino = ino};
+        int r = transact(&mine, q);
+        close(fd);
+        if (r != 0)
+            return "close";
+        if (!shared) {
+            *q = (struct call){.q.op = KFS_OP_OPEN, .q.ino = KFS_INO_ROOT, .q.oflags = O_RDONLY, .path = name};
+            if (transact(&mine, q) != 0 || pread(q->fd, back, sizeof back, 0) != len || memcmp(back, text, (size_t)len) != 0)
+                return "read";
+            close(q->fd);
+        }
+        if (!shared && i % 4 == 1) {
+            char to[64];
+            snprintf(to, sizeof to, "moved%ld", me);
+            *q = (struct call){.q.op = KFS_OP_RENAME, .q.ino = KFS_INO_ROOT, .q.ino2 = KFS_INO_ROOT, .path = name, .path2 = to};
+            if (transact(&mine, q) != 0)
+                return "rename";
+        }
+        if (i % 7 == 0) {
+            *q = (struct call){.q.op = KFS_OP_UNLINK, .q.ino = KFS_INO_ROOT, .path = name};
+            r = transact(&mine, q);
+            if (r != 0 && r != -ENOENT)
+                return "unlink";
+        }
+        if (i % 10 == 5) {
+            *q = (struct call){.q.op = KFS_OP_CONTROL, .path = "evict"};
+            if (transact(&mine, q) != 0)
+                return "evict";
+        }
+    }
+    free(q);
+    bye(&mine);
+    return NULL;
+}
+
+static const char *hammered[8];
+
+static void *hammer_main(void *arg)
+{
+    hammered[(long)arg] = hammer((long)arg);
+    return NULL;
+}
+
+TEST(many_clients_at_once)
+{
+    begin();
+    pthread_t t[8];
+    for (long i = 0; i < 8; i++)
+        ASSERT_EQ(pthread_create(&t[i], NULL, hammer_main, (void *)i), 0);
+    for (int i = 0; i < 8; i++) {
+        pthread_join(t[i], NULL);
+        ASSERT_STR(hammered[i] ? hammered[i] : "fine", "fine");
+    }
+    until_status(&c, "\"live\":0");
+    until_status(&c, "\"orphans\":0");
+    ASSERT_STR(strstr(get(&c, "moved3"), " writes "), " writes 53");
     end();
 }
 
