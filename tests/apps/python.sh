@@ -2,9 +2,7 @@
 # tests/apps/python.sh — python3 in the volume: modules, C extensions, files, databases, processes
 . "$(dirname "$0")/../lib/lib.sh"
 kfs_volume
-PY=/usr/bin/python3
-[ -x $PY ] || PY=$(command -v python3)
-[ -n "$PY" ] || { t_skip python "not installed"; kfs_done; }
+t_have "$PY" || { t_skip python "not installed"; kfs_done; }
 export PY PYTHONDONTWRITEBYTECODE= PYTHONHASHSEED=0
 
 both -x __pycache__ py-modules 'mkdir -p pkg/sub; echo "from .a import f" >pkg/__init__.py; echo "def f(): return 42" >pkg/a.py; echo "import os; HERE = os.path.dirname(__file__)" >pkg/sub/__init__.py; echo "data" >pkg/sub/d.txt; mkdir ns; echo "v = 1" >ns/m.py

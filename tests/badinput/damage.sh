@@ -13,7 +13,7 @@ object_of() { # FILE: path of the object that contains its bytes 1000..1063
     local o pat
     pat=$(dd if="$T/plain/$1" bs=1 skip=1000 count=32 status=none | od -An -v -tx1 | tr -d ' \n')
     find "$store" -type f -size +100k | while read -r o; do
-        python3 - "$o" "$pat" <<'P' && { echo "$o"; break; }
+        $PY - "$o" "$pat" <<'P' && { echo "$o"; break; }
 import sys
 sys.exit(bytes.fromhex(sys.argv[2]) not in open(sys.argv[1], 'rb').read())
 P
@@ -75,7 +75,7 @@ run sh -c 'echo still >"$P/z"; cat "$P/z"'
 kfsd_stop TERM
 S
         cat "$T/plain/gone" "$T/plain/head" "$T/plain/tail" >"$T/three"
-        KFS_TOP=$KFS_TOP unshare -m bash "$T/full.sh" >"$T/full.out" 2>"$T/full.err"
+        KFS_TOP=$KFS_TOP KFS_TEST_T=$T unshare -m bash "$T/full.sh" >"$T/full.out" 2>"$T/full.err"
         t_check full-cache-still-reads "grep -q ^reads-small $T/full.out && grep -q ^fine $T/full.out" "$(tail -n 3 "$T/full.err")"
         t_check full-cache-write-fails "! grep -q '^write 0' $T/full.out" "$(tr '\n' ' ' <"$T/full.out")"
         t_check full-cache-says-no-space "grep -qi 'no space' $T/e1" "$(cat "$T/e1")"
@@ -99,7 +99,7 @@ kfsd_stop TERM "$T/fs.db"; rm -rf "$T/fscache"
 run cmp /fs/a "$T/a" && run cmp /fs/c "$T/c" && echo whole
 kfsd_stop TERM "$T/fs.db"
 S
-        KFS_TOP=$KFS_TOP unshare -m bash "$T/store.sh" >"$T/store.out" 2>"$T/store.err"
+        KFS_TOP=$KFS_TOP KFS_TEST_T=$T unshare -m bash "$T/store.sh" >"$T/store.out" 2>"$T/store.err"
         t_check full-store-is-reported "grep -q '^second [1-9]' $T/store.out && grep -qi 'no space' $T/e3" "$(tr '\n' ' ' <"$T/store.out") $(cat "$T/e3" 2>/dev/null)"
         t_check full-store-keeps-and-goes-on "grep -q ^same $T/store.out && grep -q '^third 0' $T/store.out && grep -q ^whole $T/store.out" "$(tr '\n' ' ' <"$T/store.out") $(tail -n 2 "$T/store.err")"
     fi

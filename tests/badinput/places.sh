@@ -4,7 +4,7 @@
 kfs_volume
 [ -z "$KFS_PLAIN" ] || { t_skip places "a plain directory needs no place"; kfs_done; }
 R=$KFS_BIN/kfs-run
-work='set -e; mkdir -p "$P/w/d"; cd "$P/w"; seq 1000 >f; cp f g; mv g d/h; cmp f d/h; ln -s f l; cat l | tail -1; ls -l d | wc -l; python3 -c "import os; os.rename(\"f\", \"f2\"); print(open(\"f2\").read(4).strip())"; rm -r d; echo works'
+work='PY='$PY'; set -e; mkdir -p "$P/w/d"; cd "$P/w"; seq 1000 >f; cp f g; mv g d/h; cmp f d/h; ln -s f l; cat l | tail -1; ls -l d | wc -l; $PY -c "import os; os.rename(\"f\", \"f2\"); print(open(\"f2\").read(1))"; rm -r d; echo works'
 want='1000
 2
 1
@@ -22,13 +22,17 @@ fi
 if t_root && t_have setpriv && unshare -m true 2>/dev/null && setpriv --reuid 65534 --regid 65534 --clear-groups test -x "$R"; then
     mkdir "$T/nobody" "$T/nobody/home" && chown -R 65534:65534 "$T/nobody"
     printf '%s\n' "run_dir = $T/nobody/run" "cache_dir = $T/nobody/cache" >"$T/nobody.conf"
-    bare='mount --make-rprivate / && mount --bind "$T/nobody" "$T/nobody" && mount -o remount,ro,bind / && mount -t tmpfs -o ro,size=4k none /dev/shm && shift && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
-    KFS_CONFIG=$T/nobody.conf HOME=/ unshare -m bash -c "$bare" - - "$R" --create --at "$P=sqlite:$T/nobody/v.db" -- bash -c "touch /tmp/x 2>/dev/null && echo writable; $work" >"$T/o" 2>"$T/e"
+    cat >"$T/bare.sh" <<'S'
+mount --make-rprivate / && mount --bind "$T/nobody" "$T/nobody" && mount -o remount,ro,bind / && mount -t tmpfs -o ro,size=4k none /dev/shm || exit 90
+[ "$1" != with-tmp ] || mount -t tmpfs -o mode=1777 none /tmp || exit 91
+shift
+exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
+S
+    KFS_CONFIG=$T/nobody.conf HOME=/ unshare -m bash "$T/bare.sh" without-tmp "$R" --create --at "$P=sqlite:$T/nobody/v.db" -- bash -c "touch /tmp/x 2>/dev/null && echo writable; $work" >"$T/o" 2>"$T/e"
     ran nobody-on-a-read-only-root
     kfsd_stop TERM "$T/nobody/v.db"
     # The same without a configuration: a home and a /tmp to write to, as containers have.
-    bare2=${bare/&& shift/&& mount -t tmpfs -o mode=1777 none /tmp && shift}
-    env -u KFS_CONFIG HOME="$T/nobody/home" XDG_RUNTIME_DIR= unshare -m bash -c "$bare2" - - "$R" --create --at "$P=sqlite:$T/nobody/v2.db" -- bash -c "$work" >"$T/o" 2>"$T/e"
+    env -u KFS_CONFIG HOME="$T/nobody/home" XDG_RUNTIME_DIR= unshare -m bash "$T/bare.sh" with-tmp "$R" --create --at "$P=sqlite:$T/nobody/v2.db" -- bash -c "$work" >"$T/o" 2>"$T/e"
     ran nobody-with-defaults
     kfsd_stop TERM "$T/nobody/v2.db"
 else

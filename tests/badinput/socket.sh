@@ -63,7 +63,7 @@ for seed in 1 2 3; do
     # Somebody works at the same time.
     krun bash -c 'for i in {1..30}; do cmp "$P/keep/f" <(seq 50000) || exit 1; echo $i >"$P/keep/w" || exit 1; mv "$P/keep/w" "$P/keep/v"; done' >"$T/other.out" 2>&1 &
     other=$!
-    timeout 100 python3 "$T/garbage.py" "$sock" $seed 1500 >"$T/garbage.out" 2>&1
+    timeout 100 $PY "$T/garbage.py" "$sock" $seed 1500 >"$T/garbage.out" 2>&1
     rc=$?
     wait $other; orc=$?
     t_check garbage-$seed-answered-or-dropped "[ $rc = 0 ]" "$(tail -n 1 "$T/garbage.out")"
@@ -72,7 +72,7 @@ for seed in 1 2 3; do
     pid=$(kfsd_pid)
 done
 # Many connections that say nothing; one that sends half of what it announces.
-timeout 60 python3 - "$sock" <<'E'
+timeout 60 $PY - "$sock" <<'E'
 import socket, sys
 l = []
 for i in range(300):
@@ -86,7 +86,7 @@ E
 t_check silent-connections-others-are-served "krun cmp $P/keep/f <(seq 50000)"
 t_check same-content-after "[ \"\$(krun ls $P/keep | tr '\\n' ' ')\" = 'f v ' ]" "$(krun ls "$P/keep" | tr '\n' ' ')"
 if t_have setpriv && t_root; then
-    setpriv --reuid 65534 --regid 65534 --clear-groups python3 -c 'import socket, sys
+    setpriv --reuid 65534 --regid 65534 --clear-groups $PY -c 'import socket, sys
 s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 try:
     s.connect(sys.argv[1]); s.send(b"x" * 144); print("got", len(s.recv(100)))

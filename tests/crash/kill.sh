@@ -62,7 +62,7 @@ print(open('w2').read(), open('m', 'rb').read()[9990:9995])
 E
 if t_wanted held-over-kills; then
     mkfifo "$T/in" "$T/out"
-    krun python3 "$T/hold.py" "$P" <"$T/in" >"$T/out" 2>"$T/hold.err" &
+    krun $PY "$T/hold.py" "$P" <"$T/in" >"$T/out" 2>"$T/hold.err" &
     pid=$!
     exec 8>"$T/in" 9<"$T/out"
     {

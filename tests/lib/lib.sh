@@ -17,7 +17,9 @@ export LC_ALL=C TZ=UTC
 unset KFS_AT KFS_RUN KFS_CONFIG KFS_FAULT
 umask 022
 t_failed=0
-T=
+T=${KFS_TEST_T:-} # set for a script that goes on in another one's directory
+PY=/usr/bin/python3
+[ -x $PY ] || PY=$(command -v python3 || echo python3)
 
 t_pass() { echo "ok $1"; }
 t_fail() { t_failed=1; echo "not ok $1  ${*:2}"; }
@@ -47,7 +49,7 @@ kfs_volume() {
     printf '%s\n' "cache_dir = $T/cache" "run_dir = $T/run" "linger_s = ${KFS_TEST_LINGER:-10}" >"$T/kfs.conf"
     mkdir -p "$T/run" "$T/plain"
     export KFS_CONFIG=$T/kfs.conf
-    export T P URL KFS_BIN KFS_PROBES
+    export T P URL KFS_BIN KFS_PROBES PY
     if [ -z "$KFS_PLAIN" ] && [ ! -x "$KFS_BIN/kfs-run" ]; then
         t_fail "${0##*/}" "'$KFS_BIN/kfs-run' is not built; run 'make'"
         exit 1

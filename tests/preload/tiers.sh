@@ -20,21 +20,24 @@ else
         [ "$least" = 0 ] || awk '/write\(-1, "MARK/{on=1; next} on' "$T/warm.strace" | sed 's/(.*//' | sort | uniq -c | sort -rn | t_note 10
     fi
 
-    calls() { awk '/write\(-1, "MARK/{on=1; next} /write\(-1, "END/{on=0} on' "$1" | sed -e 's/0x[0-9a-f]*/PTR/g' -e 's/st_[a-z]*=[^,}]*//g' -e 's/[0-9]\{4,\}/NUM/g'; }
+    # The shim may look at a descriptor or directory that it meets for the first time; apart from that the calls must be the program's own.
+    calls() {
+        awk '/write\(-1, "MARK/{on=1; next} /write\(-1, "END/{on=0} on' "$1" |
+            sed -e 's/0x[0-9a-f]*/PTR/g' -e 's/st_[a-z]*=[^,}]*//g' -e 's/[0-9]\{4,\}/NUM/g'
+    }
     mkdir -p "$T/outside"
     strace -qq -e signal=none -o "$T/o.plain" "$KFS_PROBES/marks" outside "$T/outside" >"$T/o.plain.out" 2>&1
     krun strace -qq -e signal=none -o "$T/o.kfs" "$KFS_PROBES/marks" outside "$T/outside" >"$T/o.kfs.out" 2>&1
     calls "$T/o.plain" >"$T/o.plain.calls"
     calls "$T/o.kfs" >"$T/o.kfs.calls"
     t_check outside-calls-were-traced "[ \$(wc -l <$T/o.plain.calls) -gt 40 ]"
-    for what in out calls; do
-        if cmp -s "$T/o.plain.$what" "$T/o.kfs.$what"; then
-            t_pass outside-same-$what
-        else
-            t_fail outside-same-$what "a program that uses only host paths differs"
-            diff -a -U1 "$T/o.plain.$what" "$T/o.kfs.$what" | t_note 30
-        fi
-    done
+    t_check outside-same-answers "cmp -s $T/o.plain.out $T/o.kfs.out" "$(diff "$T/o.plain.out" "$T/o.kfs.out" | head -5 | tr '\n' ' ')"
+    diff "$T/o.plain.calls" "$T/o.kfs.calls" >"$T/o.diff"
+    t_check outside-no-call-is-missing "! grep -q '^<' $T/o.diff" "$(grep '^<' "$T/o.diff" | head -3 | tr '\n' ' ')"
+    grep '^>' "$T/o.diff" | grep -vE '^> (fstat\(|fcntl\([0-9]+, F_GETFD\)|readlinkat\(|openat\(.*O_PATH|close\()' >"$T/o.extra"
+    t_check outside-no-call-is-changed "[ ! -s $T/o.extra ]" "$(head -3 "$T/o.extra" | tr '\n' ' ')"
+    extra=$(grep -c '^>' "$T/o.diff")
+    t_check outside-few-looks-at-new-descriptors "[ $extra -le 20 ]" "$extra additional calls"
 fi
 
 # The program's own surroundings: environment, descriptors, exit code, signals.
