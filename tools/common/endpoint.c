@@ -20,6 +20,7 @@
 #define REACH_MS 5000    /* how long an owner may be unreachable: it is starting to listen, or ending */
 #define STARTING_MS 60000 /* how long an owner may take to say who it is: recovery reads what was live */
 #define HELLO_S 30
+#define BUSY_MAX 10
 #define STARTS_MAX 3 /* a kfsd that starts and is gone again each time is broken, not unlucky */
 
 /* ---- which volume? ---------------------------------------------------------------------------------------------- */
@@ -270,6 +271,8 @@ int kfs_client_control(struct kfs_client *c, const char *command, const char *ar
     if (rc < -4095)
         return KFS_FAIL(err, EXDEV, "'%s' leads out of the volume through a symlink; name what it points to", about);
     char text[sizeof err->msg];
+    if (error_text(kfs_buf_str(ret_json), text, sizeof text) && argument && *argument && !strstr(text, argument))
+        return KFS_FAIL(err, -rc, "'%s': %s", argument, text);
     if (error_text(kfs_buf_str(ret_json), text, sizeof text))
         return KFS_FAIL(err, -rc, "%s", text);
     return KFS_FAIL(err, -rc, "%s '%s': %s", command, about, strerror(-rc));
@@ -485,9 +488,11 @@ static int start_or_say_why(const struct kfs_endpoint *e, const struct kfs_endpo
     struct stat st;
     if (!o->create && stat(e->path, &st) < 0 && errno == ENOENT)
         return KFS_FAIL(err, ENOENT, "database '%s' does not exist; create it with 'kfs format %s' or 'kfs-run --create'", e->path, e->url);
-    if (++*starts > STARTS_MAX)
+    if (*starts == STARTS_MAX)
         return KFS_FAIL(err, EIO, "kfsd for volume '%s' was started %d times and did not stay; its log says why", e->url, STARTS_MAX);
-    return daemon_start(e, o, err);
+    int rc = daemon_start(e, o, err);
+    *starts += rc == 1;
+    return rc;
 }
 
 int kfs_endpoint_find(const struct kfs_conf *conf, struct kfs_endpoint *e, const struct kfs_endpoint_options *o, struct kfs_client *ret_c,
@@ -495,7 +500,7 @@ int kfs_endpoint_find(const struct kfs_conf *conf, struct kfs_endpoint *e, const
 {
     uint64_t since = kfs_clock_mono_ns();
     struct kfs_err why = {0};
-    int starts = 0;
+    int starts = 0, busy = 0;
     for (;;) {
         struct kfs_lock_owner owner;
         int rc = kfs_lock_read(e->path, &owner, &why);
@@ -509,6 +514,9 @@ int kfs_endpoint_find(const struct kfs_conf *conf, struct kfs_endpoint *e, const
             rc = start_or_say_why(e, o, &starts, &why);
             if (rc == 1)
                 continue;
+            /* Busy, but nobody has the volume: it is something else that is in use, and kfsd has said what. */
+            if (rc == 0 && ++busy == BUSY_MAX)
+                rc = -why.code;
         }
         uint64_t waited_ms = (kfs_clock_mono_ns() - since) / 1000000;
         if (rc == 0 && waited_ms > (owner.starting ? STARTING_MS : REACH_MS))
@@ -518,6 +526,6 @@ int kfs_endpoint_find(const struct kfs_conf *conf, struct kfs_endpoint *e, const
                 *err = why;
             return rc;
         }
-        (void)poll(NULL, 0, 10);
+        (void)poll(NULL, 0, busy ? 50 : 10);
     }
 }
