@@ -86,7 +86,7 @@ void kfs_pre_count(enum kfs_tier tier)
 }
 
 /* --- the caller's ids ----------------------------------------------------------------------------------------------- */
-static struct kfs_cred cred;
+static struct kfs_cred cred, cred_real; /* effective ids; real ones, as access(2) goes by */
 static int cred_known;
 
 static uint32_t groups_get(uint32_t *groups)
@@ -118,9 +118,19 @@ const struct kfs_cred *kfs_pre_cred(void)
     c.uid = (uint32_t)kfs_sys3(SYS_geteuid, 0, 0, 0);
     c.gid = (uint32_t)kfs_sys3(SYS_getegid, 0, 0, 0);
     c.group_count = groups_get(c.groups);
-    memcpy(&cred, &c, offsetof(struct kfs_cred, groups) + c.group_count * sizeof c.groups[0]);
+    size_t bytes = offsetof(struct kfs_cred, groups) + c.group_count * sizeof c.groups[0];
+    memcpy(&cred, &c, bytes);
+    c.uid = (uint32_t)kfs_sys3(SYS_getuid, 0, 0, 0);
+    c.gid = (uint32_t)kfs_sys3(SYS_getgid, 0, 0, 0);
+    memcpy(&cred_real, &c, bytes);
     __atomic_store_n(&cred_known, 1, __ATOMIC_RELEASE);
     return &cred;
+}
+
+const struct kfs_cred *kfs_pre_cred_real(void)
+{
+    kfs_pre_cred();
+    return &cred_real;
 }
 
 void kfs_pre_cred_forget(void)

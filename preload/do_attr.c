@@ -208,25 +208,11 @@ int kfs_do_statx(int dirfd, const char *path, int flags, unsigned mask, struct s
 }
 
 /* --- access --------------------------------------------------------------------------------------------------------------- */
-/* The ids that access(2) goes by: the real ones unless effective. */
-static const struct kfs_cred *access_cred(bool effective, struct kfs_cred *buf)
-{
-    const struct kfs_cred *c = kfs_pre_cred();
-    uint32_t uid = (uint32_t)kfs_sys3(SYS_getuid, 0, 0, 0), gid = (uint32_t)kfs_sys3(SYS_getgid, 0, 0, 0);
-    if (effective || (uid == c->uid && gid == c->gid))
-        return c;
-    *buf = *c;
-    buf->uid = uid;
-    buf->gid = gid;
-    return buf;
-}
-
 int kfs_do_faccessat(int dirfd, const char *path, int mode, int flags)
 {
     struct kfs_loc loc;
     struct kfs_attr a;
     struct kfs_vol *v;
-    struct kfs_cred real;
     if ((mode & ~7) || (flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)))
         return (int)kfs_pre_ret(-EINVAL);
     long r = attr_of(dirfd, path, flags & ~AT_EACCESS, &loc, &a, &v);
@@ -236,7 +222,7 @@ int kfs_do_faccessat(int dirfd, const char *path, int mode, int flags)
         return kfs_real.faccessat(AT_FDCWD, loc.host, mode, flags & ~AT_EMPTY_PATH);
     if (r < 0)
         return (int)kfs_pre_ret(r);
-    if (mode && !kfs_perm_ok(access_cred(flags & AT_EACCESS, &real), a.mode, a.uid, a.gid, (unsigned)mode))
+    if (mode && !kfs_perm_ok(flags & AT_EACCESS ? kfs_pre_cred() : kfs_pre_cred_real(), a.mode, a.uid, a.gid, (unsigned)mode))
         return (int)kfs_pre_ret(-EACCES);
     return 0;
 }
@@ -292,11 +278,17 @@ static void statvfs_fill(const struct kfs_wire_statfs *f, struct statvfs *st)
 /* As attr_of: KFS_OURS with *ret filled, or where else. */
 static long statfs_path(const char *path, struct kfs_loc *loc, struct kfs_wire_statfs *ret)
 {
+    struct kfs_attr a;
     int w = kfs_pre_where(AT_FDCWD, path, loc);
     if (w != KFS_OURS)
         return w;
-    long r = statfs_get(loc, ret);
-    return r < 0 ? r : r == 1 ? KFS_HOST_AT : KFS_OURS;
+    long r = kfs_pre_attr_at(loc, true, &a);
+    if (r != 0)
+        return r < 0 ? r : KFS_HOST_AT;
+    loc->base = loc->vol->root;
+    loc->rel = "";
+    r = statfs_get(loc, ret);
+    return r < 0 ? r : KFS_OURS;
 }
 
 static long statfs_fd(int fd, struct kfs_wire_statfs *ret)
@@ -591,7 +583,7 @@ int kfs_do_utimensat(int dirfd, const char *path, const struct timespec *times, 
     struct kfs_loc loc;
     struct kfs_call c;
     if (!path)
-        return dirfd == AT_FDCWD ? (int)kfs_pre_ret(-EFAULT) : kfs_do_futimens(dirfd, times);
+        return (int)kfs_pre_ret(-EINVAL); /* only the system call takes it */
     if (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
         return (int)kfs_pre_ret(-EINVAL);
     long r = times_call(&c, times);

@@ -132,6 +132,30 @@ static long open_quick(struct kfs_loc *loc, int flags, uint32_t wire_flags)
     return fd >= 0 || fd == -EMFILE || fd == -ENFILE ? fd : 1;
 }
 
+/* "name/" with O_CREAT is EISDIR whatever the name is, once its directory is reached. error: what the plain answer would be. */
+static long slash_error(struct kfs_loc *loc, long error)
+{
+    struct kfs_attr a;
+    char text[KFS_PATH_MAX];
+    size_t n = strlen(loc->rel);
+    while (n && loc->rel[n - 1] == '/')
+        n--;
+    memcpy(text, loc->rel, n);
+    text[n] = 0;
+    struct kfs_loc l;
+    l.vol = loc->vol;
+    l.base = loc->base;
+    l.rel = text;
+    l.hops = loc->hops;
+    return kfs_pre_attr_at(&l, false, &a) == 0 ? -EISDIR : error;
+}
+
+static bool slash_at_end(const char *rel)
+{
+    size_t n = strlen(rel);
+    return n && rel[n - 1] == '/';
+}
+
 static long open_done(struct kfs_loc *loc, struct kfs_call *c, int flags)
 {
     int fd = c->fds[0];
@@ -152,6 +176,8 @@ long kfs_pre_open_loc(struct kfs_loc *loc, int flags, uint32_t mode, uint32_t wi
 {
     struct kfs_call c;
     long r = open_quick(loc, flags, wire_flags);
+    if ((flags & O_CREAT) && r < 0 && slash_at_end(loc->rel))
+        r = slash_error(loc, r);
     if (r != 1)
         return r;
     memset(&c, 0, offsetof(struct kfs_call, rep));
@@ -165,6 +191,8 @@ long kfs_pre_open_loc(struct kfs_loc *loc, int flags, uint32_t mode, uint32_t wi
     r = kfs_pre_rpc_at(loc, &c);
     if (r == 1)
         return KFS_PRE_GO_HOST;
+    if ((flags & O_CREAT) && (r == -ENOTDIR || r == -EEXIST) && slash_at_end(loc->rel))
+        r = slash_error(loc, r);
     return r < 0 ? r : open_done(loc, &c, flags);
 }
 
@@ -246,6 +274,8 @@ int kfs_do_dup(int fd)
     int r = kfs_real.dup(fd);
     if (r >= 0 && ours)
         kfs_pre_fd_dup(fd, r);
+    else if (r >= 0)
+        kfs_pre_fd_not(r);
     return r;
 }
 
@@ -292,6 +322,8 @@ int kfs_do_fcntl(int fd, int cmd, void *arg)
     int r = kfs_real.fcntl(fd, cmd, arg);
     if (r >= 0 && dups)
         kfs_pre_fd_dup(fd, r);
+    else if (r >= 0 && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))
+        kfs_pre_fd_not(r);
     return r;
 }
 
@@ -486,7 +518,7 @@ static bool sys_at(long n, const long a[6], long *ret)
         *ret = kfs_do_fchownat(I(0), P(1), (uid_t)a[2], (gid_t)a[3], I(4));
         return true;
     case SYS_utimensat:
-        *ret = kfs_do_utimensat(I(0), P(1), (const struct timespec *)a[2], I(3));
+        *ret = !P(1) ? kfs_do_futimens(I(0), (const struct timespec *)a[2]) : kfs_do_utimensat(I(0), P(1), (const struct timespec *)a[2], I(3));
         return true;
     case SYS_mkdirat:
         *ret = kfs_do_mkdirat(I(0), P(1), (mode_t)a[2]);

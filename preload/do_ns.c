@@ -199,6 +199,13 @@ static struct real_name real_name(int w, const struct kfs_loc *loc, int dirfd, c
     return w == KFS_HOST ? (struct real_name){dirfd, path} : (struct real_name){AT_FDCWD, loc->host};
 }
 
+/* Before "different file systems": is the host's name one at all? */
+static long parted(long error, int w, int dirfd, const char *path)
+{
+    bool bad = error == -EXDEV && w == KFS_HOST && path[0] != '/' && dirfd != AT_FDCWD && kfs_sys_fcntl(dirfd, F_GETFD, 0) == -EBADF;
+    return bad ? -EBADF : error;
+}
+
 static bool root_itself(const struct kfs_loc *l, int w)
 {
     return w == KFS_OURS && !*l->rel && l->base == l->vol->root;
@@ -220,7 +227,7 @@ int kfs_do_renameat2(int fromfd, const char *from, int tofd, const char *to, uns
     c.req.flags = KFS_WIRE_NOFOLLOW;
     long r = names_call(&a, &b, wa, wb, &c);
     if (r != 1)
-        return (int)kfs_pre_ret(r);
+        return (int)kfs_pre_ret(parted(parted(r, wa, fromfd, from), wb, tofd, to));
     struct real_name na = real_name(wa == KFS_OURS ? KFS_HOST_AT : wa, &a, fromfd, from), nb = real_name(wb == KFS_OURS ? KFS_HOST_AT : wb, &b, tofd, to);
     return kfs_real.renameat2(na.dirfd, na.path, nb.dirfd, nb.path, flags);
 }
@@ -264,7 +271,7 @@ int kfs_do_linkat(int fromfd, const char *from, int tofd, const char *to, int fl
     c.req.flags = follow ? 0 : KFS_WIRE_NOFOLLOW;
     long r = names_call(&a, &b, wa, wb, &c);
     if (r != 1)
-        return (int)kfs_pre_ret(r);
+        return (int)kfs_pre_ret(parted(parted(r, wa, fromfd, from), wb, tofd, to));
     struct real_name na = real_name(wa == KFS_OURS ? KFS_HOST_AT : wa, &a, fromfd, from), nb = real_name(wb == KFS_OURS ? KFS_HOST_AT : wb, &b, tofd, to);
     return kfs_real.linkat(na.dirfd, na.path, nb.dirfd, nb.path, flags & ~AT_EMPTY_PATH);
 }

@@ -16,16 +16,24 @@
 struct kfs_cwd kfs_pre_cwd;
 
 static unsigned char second_byte[256]; /* may stand after the leading '/' of a path of interest */
+static unsigned char last_byte[256];   /* may begin the last component of a prefix */
+static bool on_host;                   /* some prefix exists on the host as well: hidden by us, but symlinks lead there */
+static bool cwd_below;                 /* the cwd lies in such a hidden directory */
 
 typedef uint64_t __attribute__((may_alias)) word_t;
 
 void kfs_pre_prefix_init(void)
 {
-    memset(second_byte, 0, sizeof second_byte);
     for (int i = 0; i < kfs_pre_vol_count; i++)
         second_byte[(unsigned char)kfs_pre_vols[i].m.prefix[1]] = 1;
     second_byte['/'] = second_byte['.'] = 1;
     second_byte['p'] = second_byte['d'] = 1; /* /proc/self/fd, /dev/fd */
+    for (int i = 0; i < kfs_pre_vol_count; i++) {
+        struct stat st;
+        const char *prefix = kfs_pre_vols[i].m.prefix;
+        last_byte[(unsigned char)strrchr(prefix, '/')[1]] = 1;
+        on_host |= kfs_sys_fstatat(KFS_SYS_FDCWD, prefix, &st, 0) == 0;
+    }
 }
 
 /* --- quick test ------------------------------------------------------------------------------------------------------ */
@@ -93,6 +101,30 @@ static inline bool prefix_maybe(const char *p, const struct kfs_mount *m)
     return c == '/' || c == 0;
 }
 
+/* Does the path name the last component of a prefix? Without it no walk over host directories steps into one, unless by a symlink. */
+static bool names_prefix(const char *p)
+{
+    while (*p) {
+        while (*p == '/')
+            p++;
+        if (last_byte[(unsigned char)*p])
+            for (int i = 0; i < kfs_pre_vol_count; i++) {
+                const struct kfs_mount *m = &kfs_pre_vols[i].m;
+                const char *last = m->prefix + m->prefix_len;
+                while (last[-1] != '/')
+                    last--;
+                size_t n = (size_t)(m->prefix + m->prefix_len - last), k = 0;
+                while (k < n && p[k] == last[k])
+                    k++;
+                if (k == n && (p[n] == '/' || !p[n]))
+                    return true;
+            }
+        while (*p && *p != '/')
+            p++;
+    }
+    return false;
+}
+
 static inline bool absolute_maybe(const char *p)
 {
     if (KFS_UNLIKELY(second_byte[(unsigned char)p[1]])) {
@@ -102,7 +134,7 @@ static inline bool absolute_maybe(const char *p)
         if ((p[1] == 'p' || p[1] == 'd') && proc_maybe(p))
             return true;
     }
-    return has_dotdot(p);
+    return KFS_UNLIKELY(has_dotdot(p)) && names_prefix(p);
 }
 
 bool kfs_pre_maybe(int dirfd, const char *path)
@@ -116,8 +148,10 @@ bool kfs_pre_maybe(int dirfd, const char *path)
     if (path[0] == '/')
         return absolute_maybe(path);
     if (dirfd == AT_FDCWD)
-        return kfs_pre_cwd.vol || kfs_pre_cwd.above || kfs_pre_in_vfork || has_dotdot(path);
-    return kfs_pre_fd_at_maybe(dirfd) || has_dotdot(path);
+        return kfs_pre_cwd.vol || kfs_pre_in_vfork || ((kfs_pre_cwd.above || has_dotdot(path)) && (cwd_below || names_prefix(path)));
+    if (kfs_pre_fd_maybe(dirfd))
+        return true;
+    return (kfs_pre_fd_at_maybe(dirfd) || has_dotdot(path)) && (on_host || names_prefix(path));
 }
 
 bool kfs_pre_near_prefix(const char *path)
@@ -235,6 +269,7 @@ static struct kfs_vol *vol_at(const char *path, size_t len)
 struct walk {
     char at[KFS_PATH_MAX]; /* where we are: normalised, no trailing slash; "" is the root */
     size_t len;
+    size_t real; /* that much of it came from the kernel: no symlinks */
     const char *rest;
     bool moved; /* a host symlink was followed: the result has another name */
 };
@@ -262,13 +297,14 @@ static int follow_link(struct walk *w, struct kfs_loc *loc, const char *target, 
     else
         while (w->len && w->at[--w->len] != '/')
             ;
+    w->real = w->len < w->real ? w->len : w->real;
     return 0;
 }
 
 static int go_up(struct walk *w, struct kfs_loc *loc, bool *ret_again, const char *comp)
 {
     char target[KFS_PATH_MAX];
-    long n = link_at(w, target);
+    long n = w->len > w->real ? link_at(w, target) : 0;
     *ret_again = false;
     if (n) { /* "link/..": the parent of where it leads */
         w->rest = comp;
@@ -277,6 +313,7 @@ static int go_up(struct walk *w, struct kfs_loc *loc, bool *ret_again, const cha
     }
     while (w->len && w->at[--w->len] != '/')
         ;
+    w->real = w->len < w->real ? w->len : w->real;
     return 0;
 }
 
@@ -354,7 +391,7 @@ static bool start_at(struct walk *w, int dirfd)
     long n = kfs_sys_readlinkat(KFS_SYS_FDCWD, name, w->at, sizeof w->at - 1);
     if (n <= 0 || w->at[0] != '/')
         return false;
-    w->len = n == 1 ? 0 : (size_t)n;
+    w->real = w->len = n == 1 ? 0 : (size_t)n;
     return true;
 }
 
@@ -385,8 +422,10 @@ static struct kfs_cwd cwd_now(void)
 void kfs_pre_cwd_refresh(void)
 {
     struct kfs_cwd cwd = cwd_look();
-    if (!kfs_pre_in_vfork)
-        kfs_pre_cwd = cwd;
+    if (kfs_pre_in_vfork)
+        return;
+    kfs_pre_cwd = cwd;
+    cwd_below = cwd.above && on_host;
 }
 
 static int where_magic(int fd, const char *rest, struct kfs_loc *loc)
@@ -452,7 +491,7 @@ static int where(int dirfd, const char *path, struct kfs_loc *loc, bool links, b
         return -ENOENT;
     if (strnlen(path, KFS_PATH_MAX) >= KFS_PATH_MAX)
         return -ENAMETOOLONG;
-    w.len = 0;
+    w.len = w.real = 0;
     w.rest = path;
     w.moved = false;
     if (path[0] != '/') {
@@ -493,7 +532,7 @@ int kfs_pre_escape(struct kfs_loc *loc, int status, const char *data, size_t len
     memcpy(text, data, len);
     text[len] = 0;
     memcpy(loc->host, text, len + 1);
-    w.len = 0;
+    w.len = w.real = 0;
     w.rest = loc->host;
     w.moved = true;
     if (status == KFS_WIRE_ESCAPE_UP) {
@@ -525,6 +564,15 @@ static struct {
     uint64_t hash, until_ns;
 } plain[PLAIN_ROWS];
 
+static bool plain_note(unsigned at, uint64_t hash, uint64_t now)
+{
+    if (!kfs_pre_in_vfork) {
+        __atomic_store_n(&plain[at].until_ns, now + PLAIN_VALID_NS, __ATOMIC_RELAXED);
+        __atomic_store_n(&plain[at].hash, hash, __ATOMIC_RELAXED);
+    }
+    return true;
+}
+
 /* The parent exists on the host and does not lie below a prefix there: only the last component can lead away. */
 static bool parent_plain(const char *path, size_t len)
 {
@@ -536,6 +584,12 @@ static bool parent_plain(const char *path, size_t len)
         return true;
     memcpy(dir, path, len);
     dir[len] = 0;
+    if (!on_host) { /* no directory of the host hides behind a prefix: one that exists here is the host's */
+        char c;
+        if (kfs_sys_readlinkat(KFS_SYS_FDCWD, dir, &c, 1) != -EINVAL)
+            return false;
+        return plain_note(at, hash, now);
+    }
     long fd = kfs_sys_openat(KFS_SYS_FDCWD, dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
         return false;
@@ -548,11 +602,7 @@ static bool parent_plain(const char *path, size_t len)
     for (int i = 0; i < kfs_pre_vol_count; i++)
         if (kfs_path_under(w.at, kfs_pre_vols[i].m.prefix, kfs_pre_vols[i].m.prefix_len))
             return false;
-    if (!kfs_pre_in_vfork) {
-        __atomic_store_n(&plain[at].until_ns, now + PLAIN_VALID_NS, __ATOMIC_RELAXED);
-        __atomic_store_n(&plain[at].hash, hash, __ATOMIC_RELAXED);
-    }
-    return true;
+    return plain_note(at, hash, now);
 }
 
 bool kfs_pre_late(int dirfd, const char *path, bool follow_last)

@@ -65,6 +65,7 @@ extern int kfs_pre_vol_count;
 int kfs_pre_attach(struct kfs_vol *v);
 /* The caller's ids, cached; forget after setuid & co. */
 const struct kfs_cred *kfs_pre_cred(void);
+const struct kfs_cred *kfs_pre_cred_real(void); /* with the real ids, as access(2) goes by */
 void kfs_pre_cred_forget(void); /* also drops pooled connections, so that kfsd sees the new ids */
 void kfs_pre_count(enum kfs_tier tier); /* one call served by this tier */
 
