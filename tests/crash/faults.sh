@@ -11,6 +11,7 @@ start_with() {
     kfsd_stop TERM
     mkfifo "$T/ready"
     KFS_FAULT=$1 "$FAULT_BIN/kfsd" --create --private --run-dir "$T/run" --cache-dir "$T/cache" --log "$T/fault.log" --ready-fd 7 "$URL" 7>"$T/ready" &
+    disown
     read -r line <"$T/ready"
     rm "$T/ready"
     case $line in ok*) ;; *) echo "    kfsd with KFS_FAULT=$1: $line" ;; esac
@@ -22,6 +23,19 @@ for name in $names; do
     t_wanted "$name" || continue
     i=$((i + 1))
     start_with "$name:$((1 + i % 3))"
+    case $name in *fill*) # reading what is not in the cache any more
+        krun "$KFS_PROBES/crashapp" run "$P/f$i" "$T/none" 5 >"$T/app" 2>&1
+        kfsd_stop TERM
+        rm -rf "$T/cache"
+        start_with "$name:$((1 + i % 3))"
+        krun "$KFS_PROBES/crashapp" check "$P/f$i" 5 >"$T/app" 2>&1
+        rc=$?
+        if [ $rc != 0 ]; then t_fail "dies-at-$name" "the program saw: $(tail -n 1 "$T/app")"
+        elif [ -n "$fault_pid" ] && kfsd_alive "$fault_pid"; then unreached="$unreached $name"
+        else t_pass "dies-at-$name"; fi
+        continue
+        ;;
+    esac
     KRUN_LIMIT=100 krun "$KFS_PROBES/crashapp" run "$P/f$i" "$T/none" 5 >"$T/app" 2>&1
     rc=$?
     reached=1
