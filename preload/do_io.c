@@ -165,6 +165,8 @@ static long open_done(struct kfs_loc *loc, struct kfs_call *c, int flags)
         return -EMFILE; /* the kernel drops a descriptor that does not fit */
     if (!(flags & O_CLOEXEC))
         kfs_sys_fcntl(fd, F_SETFD, 0);
+    if ((c->rep.value & KFS_OPEN_DIR) && !(flags & O_PATH) && (flags & (O_APPEND | O_NONBLOCK)))
+        kfs_sys_fcntl(fd, F_SETFL, flags & (O_APPEND | O_NONBLOCK));
     struct kfs_fdinfo i = {loc->vol, c->rep.attr.ino, c->rep.dev, c->rep.cache_ino, KFS_FD_FILE, false};
     i.kind = c->rep.value & KFS_OPEN_DIR ? KFS_FD_DIR : KFS_FD_FILE;
     i.writer = c->rep.value & KFS_OPEN_WRITER;
@@ -492,9 +494,16 @@ static bool sys_at(long n, const long a[6], long *ret)
         return true;
     case SYS_openat2: {
         struct kfs_loc loc;
+        const uint64_t *how = (const void *)a[2]; /* flags, mode, resolve */
+        if (kfs_pre_where(I(0), P(1), &loc) == KFS_HOST)
+            return false;
+        if (a[3] == 24 && how && how[2] == 0 && how[0] <= 0x7fffffff) {
+            *ret = kfs_do_openat(I(0), P(1), (int)how[0], (mode_t)how[1]);
+            return true;
+        }
         *ret = -1;
         errno = ENOSYS; /* RESOLVE_* promises are the kernel's: callers fall back to openat */
-        return kfs_pre_where(I(0), P(1), &loc) != KFS_HOST;
+        return true;
     }
     case SYS_newfstatat:
         *ret = kfs_do_fstatat(I(0), P(1), (struct stat *)a[2], I(3));

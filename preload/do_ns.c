@@ -332,9 +332,19 @@ ssize_t kfs_do_readlinkat(int dirfd, const char *path, char *buf, size_t cap)
         if (m != -1000)
             return m;
     }
-    if (path && !*path && dirfd != AT_FDCWD)
-        return kfs_real.readlinkat(dirfd, path, buf, cap);
-    int w = kfs_pre_where_nofollow(dirfd, path, &loc);
+    struct kfs_fdinfo i;
+    int w;
+    if (path && !*path && dirfd != AT_FDCWD) { /* an O_PATH descriptor of a symlink */
+        if (!kfs_pre_fd(dirfd, &i))
+            return kfs_real.readlinkat(dirfd, path, buf, cap);
+        loc.vol = i.vol;
+        loc.base = i.ino;
+        loc.rel = "";
+        loc.hops = 0;
+        w = KFS_OURS;
+    } else {
+        w = kfs_pre_where_nofollow(dirfd, path, &loc);
+    }
     if (w == KFS_HOST)
         return kfs_real.readlinkat(dirfd, path, buf, cap);
     if (w == KFS_HOST_AT)
