@@ -8,14 +8,13 @@
  *          have its address taken.
  * Absent   Libraries that ld.so itself looks for: DT_NEEDED of programs and of host libraries, LD_LIBRARY_PATH, names without a slash.
  */
+#include "preload/libs.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
 #include <dlfcn.h>
-#include <elf.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -112,94 +111,6 @@ static void *load(long ns, const char *file, int flags)
     return ns == NS_NONE ? kfs_real.dlopen(file, flags) : kfs_real.dlmopen(ns, file, flags);
 }
 
-/* --- what a library needs ---------------------------------------------------------------------------------------------------- */
-
-struct image {
-    const char *map;
-    size_t bytes;
-    const char *strings; /* DT_STRTAB inside map */
-    size_t strings_bytes;
-    const Elf64_Dyn *dyn;
-    size_t dyn_n;
-};
-
-/* Bytes [off, off + n) of the image, or NULL. */
-static const void *image_at(const struct image *m, uint64_t off, uint64_t n)
-{
-    return off <= m->bytes && n <= m->bytes - off ? m->map + off : NULL;
-}
-
-/* The string at a DT_ value, or NULL. */
-static const char *image_string(const struct image *m, uint64_t off)
-{
-    if (off >= m->strings_bytes)
-        return NULL;
-    const char *s = m->strings + off;
-    return memchr(s, '\0', m->strings_bytes - off) ? s : NULL;
-}
-
-static bool image_strings(struct image *m, const Elf64_Phdr *ph, size_t n)
-{
-    uint64_t addr = 0, size = 0;
-    for (size_t i = 0; i < m->dyn_n; i++) {
-        if (m->dyn[i].d_tag == DT_STRTAB)
-            addr = m->dyn[i].d_un.d_ptr;
-        else if (m->dyn[i].d_tag == DT_STRSZ)
-            size = m->dyn[i].d_un.d_val;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (ph[i].p_type != PT_LOAD || addr < ph[i].p_vaddr || addr - ph[i].p_vaddr >= ph[i].p_filesz)
-            continue;
-        m->strings = image_at(m, ph[i].p_offset + (addr - ph[i].p_vaddr), size);
-        m->strings_bytes = size;
-        return m->strings != NULL;
-    }
-    return false;
-}
-
-static bool image_open(struct image *m, int fd)
-{
-    struct stat st;
-    if (kfs_sys_fstat(fd, &st) < 0 || st.st_size < (off_t)sizeof(Elf64_Ehdr))
-        return false;
-    long p = kfs_sys_mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (p < 0 && p > -4096)
-        return false;
-    *m = (struct image){.map = (const char *)p, .bytes = (size_t)st.st_size};
-    const Elf64_Ehdr *eh = (const void *)m->map;
-    if (memcmp(eh->e_ident, ELFMAG, SELFMAG) != 0 || eh->e_ident[EI_CLASS] != ELFCLASS64 ||
-        eh->e_phentsize != sizeof(Elf64_Phdr) || (eh->e_phoff & 7))
-        return true;
-    const Elf64_Phdr *ph = image_at(m, eh->e_phoff, (uint64_t)eh->e_phnum * sizeof *ph);
-    for (size_t i = 0; ph && i < eh->e_phnum; i++) {
-        if (ph[i].p_type != PT_DYNAMIC || (ph[i].p_offset & 7))
-            continue;
-        m->dyn = image_at(m, ph[i].p_offset, ph[i].p_filesz);
-        m->dyn_n = m->dyn ? ph[i].p_filesz / sizeof *m->dyn : 0;
-        if (!image_strings(m, ph, eh->e_phnum))
-            m->dyn_n = 0;
-        break;
-    }
-    return true;
-}
-
-static void image_close(struct image *m)
-{
-    kfs_sys_munmap((void *)(uintptr_t)m->map, m->bytes);
-}
-
-static const char *image_dirs(const struct image *m)
-{
-    const char *rpath = NULL;
-    for (size_t i = 0; i < m->dyn_n && m->dyn[i].d_tag != DT_NULL; i++) {
-        if (m->dyn[i].d_tag == DT_RUNPATH)
-            return image_string(m, m->dyn[i].d_un.d_val);
-        if (m->dyn[i].d_tag == DT_RPATH)
-            rpath = image_string(m, m->dyn[i].d_un.d_val);
-    }
-    return rpath;
-}
-
 /* --- loading ------------------------------------------------------------------------------------------------------------------- */
 
 struct chain { /* from the library in hand up to the one that was asked for */
@@ -211,37 +122,13 @@ struct chain { /* from the library in hand up to the one that was asked for */
 
 static void *load_ours(long ns, const char *path, int flags, const struct chain *up);
 
-/* dirs' entry [d, d + n) with $ORIGIN put in, and the name. False: too long. */
-static bool candidate(const char *origin, const char *d, size_t n, const char *name,
-                      char buf[KFS_PATH_MAX])
-{
-    size_t at = 0, k = strlen(name);
-    const char *slash = strrchr(origin, '/');
-    size_t origin_n = slash ? (size_t)(slash - origin) : 0;
-    while (n) {
-        size_t token = n >= 7 && memcmp(d, "$ORIGIN", 7) == 0 ? 7 : n >= 9 && memcmp(d, "${ORIGIN}", 9) == 0 ? 9 : 0;
-        size_t put = token ? origin_n : 1;
-        if (at + put >= KFS_PATH_MAX)
-            return false;
-        memcpy(buf + at, token ? origin : d, put);
-        at += put;
-        d += token ? token : 1;
-        n -= token ? token : 1;
-    }
-    if (at + k + 2 > KFS_PATH_MAX)
-        return false;
-    buf[at++] = '/';
-    memcpy(buf + at, name, k + 1);
-    return true;
-}
-
 /* Find `name` in the directories of c and load it when it lies in a volume. True: found there, or on the host where ld.so will find it. */
 static bool need_in(long ns, const char *name, const struct chain *c, const struct chain *self)
 {
     char path[KFS_PATH_MAX];
     for (const char *d = c->dirs; d && *d;) {
         size_t n = strcspn(d, ":");
-        if (n && candidate(c->path, d, n, name, path) && access(path, F_OK) == 0) {
+        if (n && kfs_libs_candidate(c->path, d, n, name, path) && access(path, F_OK) == 0) {
             if (kfs_pre_maybe(AT_FDCWD, path)) {
                 void *h = load_ours(ns, path, RTLD_LAZY | RTLD_LOCAL, self);
                 /* Not closed: the library in hand takes its own reference when it is loaded, and libraries like these are not unloaded in practice. */
@@ -255,18 +142,13 @@ static bool need_in(long ns, const char *name, const struct chain *c, const stru
     return false;
 }
 
-static void needs_load(long ns, const struct image *m, const struct chain *self)
+static void needs_load(long ns, const struct kfs_image *m, const struct chain *self)
 {
-    for (size_t i = 0; i < m->dyn_n && m->dyn[i].d_tag != DT_NULL; i++) {
-        if (m->dyn[i].d_tag != DT_NEEDED)
-            continue;
-        const char *name = image_string(m, m->dyn[i].d_un.d_val);
-        if (!name || !*name || strchr(name, '/'))
-            continue;
+    const char *name;
+    for (size_t i = 0; (name = kfs_image_needed(m, i)); i++)
         for (const struct chain *c = self; c; c = c->up)
             if (need_in(ns, name, c, self))
                 break;
-    }
 }
 
 static bool in_chain(const struct chain *c, const char *path)
@@ -281,12 +163,13 @@ static bool in_chain(const struct chain *c, const char *path)
 static void *load_fd(long ns, const char *path, int fd, int flags, const struct chain *up)
 {
     char name[KFS_PATH_MAX];
-    struct image m;
+    struct kfs_image m;
+    bool rpath;
     struct chain self = {.up = up, .path = path, .depth = up ? up->depth + 1 : 0};
-    if (!(flags & RTLD_NOLOAD) && self.depth < DEPTH_MAX && image_open(&m, fd)) {
-        self.dirs = image_dirs(&m);
+    if (!(flags & RTLD_NOLOAD) && self.depth < DEPTH_MAX && kfs_image_open(&m, fd)) {
+        self.dirs = kfs_image_dirs(&m, &rpath);
         needs_load(ns, &m, &self);
-        image_close(&m);
+        kfs_image_close(&m);
     }
     if (name_lasting(fd, name, sizeof name))
         return load(ns, name, flags);

@@ -5,10 +5,13 @@
  * Model    plan_make turns (path, argv) into what the kernel is given: the host's path, or the cache file's, with argv extended by the interpreters. The
  *          application's call is done with it as is. What is the host's goes through untouched; only when it fails with ENOENT do we look whether a
  *          host symlink or a host script's interpreter leads into a volume.
+ *          What must reach the new program's start only (its name for ps, libraries of volumes for ld.so) travels in LD_LIBRARY_PATH and KFS_EXEC and is taken
+ *          out of the environment again by our constructor there.
  * Memory   No malloc. New argv and envp live on the stack, or in a mapping when they are large; nothing of them is left when the call fails.
  * Signal   Async-signal-safe, and fit for vfork children: nothing process-wide is written.
  * Absent   Set-user-id bits of files in a volume have no effect. $ORIGIN and /proc/self/exe are the cache file's (docs/internals/exec.md).
  */
+#include "preload/libs.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
@@ -26,6 +29,8 @@ extern char **environ;
 
 /* --- what a child's environment must have ------------------------------------------------------------------------------- */
 
+#define MARK "KFS_EXEC="
+#define LIBPATH "LD_LIBRARY_PATH="
 #define OWN_MAX 32
 #define OWN_BYTES 131072
 
@@ -68,10 +73,15 @@ static size_t preload_next(const char **s, const char **ret)
     return (size_t)(p - *ret);
 }
 
+static bool is_mark(const char *e)
+{
+    return strncmp(e, MARK, sizeof MARK - 1) == 0;
+}
+
 static void own_read(void)
 {
     for (char **e = environ; e && *e; e++) {
-        if (strncmp(*e, "KFS_", 4) == 0 && own.count < OWN_MAX) {
+        if (strncmp(*e, "KFS_", 4) == 0 && own.count < OWN_MAX && !is_mark(*e)) {
             const char *c = own_copy(*e, strlen(*e));
             if (c)
                 own.var[own.count++] = c;
@@ -85,8 +95,57 @@ static void own_read(void)
     }
 }
 
+/* --- what the exec before us left for this process alone ------------------------------------------------------------------ */
+
+static void title_set(const char *name)
+{
+    if (name && *name)
+        prctl(PR_SET_NAME, name);
+}
+
+static void environ_remove(char **at)
+{
+    for (; *at; at++)
+        at[0] = at[1];
+}
+
+/* LD_LIBRARY_PATH as it was: without our directory, or gone when it was not there ('a'). ld.so has its copy. */
+static void libpath_restore(const char *dir, size_t n, bool absent)
+{
+    for (char **e = environ; n && *e; e++) {
+        if (strncmp(*e, LIBPATH, sizeof LIBPATH - 1) != 0)
+            continue;
+        char *value = *e + sizeof LIBPATH - 1;
+        if (strncmp(value, dir, n) != 0)
+            return;
+        if (absent) {
+            environ_remove(e);
+            return;
+        }
+        const char *rest = value + n;
+        rest += *rest == ':';
+        memmove(value, rest, strlen(rest) + 1);
+        return;
+    }
+}
+
+/* "KFS_EXEC=e|s PID|a|p DIR|TITLE": e is for the process PID, s for its child; a: LD_LIBRARY_PATH was absent. Others' marks came through a program without us. */
+static bool mark_take(const char *text)
+{
+    char kind = *text++;
+    long pid = 0;
+    for (; *text >= '0' && *text <= '9'; text++)
+        pid = pid * 10 + (*text - '0');
+    if (pid != (kind == 's' ? getppid() : getpid()) || text[0] != '|' || (text[1] != 'a' && text[1] != 'p'))
+        return false;
+    const char *dir = text + 2, *bar = strchrnul(dir, '|');
+    libpath_restore(dir, (size_t)(bar - dir), text[1] == 'a');
+    title_set(*bar ? bar + 1 : "");
+    return true;
+}
+
 /* A program of ours was started under the name of its cache file: give it its own name in ps and top. */
-static void own_name(void)
+static void title_own(void)
 {
     const char *file = (const char *)getauxval(AT_EXECFN);
     struct kfs_fdinfo i;
@@ -100,18 +159,23 @@ static void own_name(void)
         link[n] = '\0';
         file = link;
     }
-    if (!kfs_pre_cache_name(file, strlen(file), &i))
-        return;
-    const char *name = program_invocation_short_name;
-    if (name && *name)
-        prctl(PR_SET_NAME, name);
+    if (kfs_pre_cache_name(file, strlen(file), &i))
+        title_set(program_invocation_short_name);
 }
 
 __attribute__((constructor(102))) static void start(void)
 {
     KFS_PRE_READY();
     own_read();
-    own_name();
+    title_own();
+    for (char **e = environ; e && *e; e++) {
+        if (!is_mark(*e))
+            continue;
+        char *mark = *e;
+        environ_remove(e);
+        mark_take(mark + sizeof MARK - 1);
+        break;
+    }
 }
 
 static size_t name_len(const char *var)
@@ -129,18 +193,22 @@ static bool has_lib(const char *value)
     return false;
 }
 
-/* What envp lacks. */
+/* What envp lacks, and what the new program's start needs. */
 struct repair {
     size_t count;        /* entries of envp */
     uint32_t missing;    /* bit i: own.var[i] */
     bool preload;        /* LD_PRELOAD must change */
     const char *old;     /* its value, or NULL */
+    const char *libpath; /* LD_LIBRARY_PATH, or NULL */
+    const char *libdir;  /* to be put before it; "" none */
+    const char *title;   /* the name for ps; "" as it comes */
+    bool spawn;          /* the program runs in a child */
     size_t bytes;        /* room that env_repair needs; 0: envp is good as it is */
 };
 
 static void env_check(char *const envp[], struct repair *ret)
 {
-    *ret = (struct repair){0};
+    *ret = (struct repair){.libdir = "", .title = ""};
     if (!own.count || !kfs_pre_vol_count)
         return;
     ret->missing = own.count == 32 ? ~0u : (1u << own.count) - 1;
@@ -150,6 +218,8 @@ static void env_check(char *const envp[], struct repair *ret)
         if (strncmp(e, "LD_PRELOAD=", 11) == 0 && !ret->old) {
             ret->old = e + 11;
             ret->preload = own.lib && !has_lib(e + 11);
+        } else if (strncmp(e, LIBPATH, sizeof LIBPATH - 1) == 0 && !ret->libpath) {
+            ret->libpath = e + sizeof LIBPATH - 1;
         }
         if (strncmp(e, "KFS_", 4) != 0)
             continue;
@@ -159,39 +229,95 @@ static void env_check(char *const envp[], struct repair *ret)
                 ret->missing &= ~(1u << i);
         }
     }
-    if (!ret->missing && !ret->preload)
-        return;
-    ret->bytes = (ret->count + (size_t)own.count + 2) * sizeof(char *) + 16;
-    if (ret->preload)
-        ret->bytes += (ret->old ? strlen(ret->old) : 0) + strlen(own.lib);
 }
 
-/* mem: room->bytes. The new array. */
-static char *const *env_repair(char *const envp[], const struct repair *room, void *mem)
+/* All is known: how much room? */
+static size_t env_room(struct repair *r)
+{
+    bool mark = *r->libdir || *r->title;
+    if (!own.count || (!r->missing && !r->preload && !mark))
+        return r->bytes = 0;
+    r->bytes = (r->count + (size_t)own.count + 4) * sizeof(char *) + 16;
+    if (r->preload)
+        r->bytes += (r->old ? strlen(r->old) : 0) + strlen(own.lib) + 16;
+    if (mark)
+        r->bytes += 2 * strlen(r->libdir) + (r->libpath ? strlen(r->libpath) : 0) + strlen(r->title) + 64;
+    return r->bytes;
+}
+
+static char *put_number(char *p, long v)
+{
+    char digits[20];
+    int n = 0;
+    do
+        digits[n++] = (char)('0' + v % 10);
+    while ((v /= 10));
+    while (n)
+        *p++ = digits[--n];
+    return p;
+}
+
+static char *put_preload(char *p, const struct repair *r)
+{
+    p = stpcpy(p, "LD_PRELOAD=");
+    if (r->old && *r->old)
+        p = stpcpy(stpcpy(p, r->old), ":");
+    return stpcpy(p, own.lib) + 1;
+}
+
+static char *put_libpath(char *p, const struct repair *r)
+{
+    p = stpcpy(stpcpy(p, LIBPATH), r->libdir);
+    if (r->libpath && *r->libpath)
+        p = stpcpy(stpcpy(p, ":"), r->libpath);
+    return p + 1;
+}
+
+static void put_mark(char *p, const struct repair *r)
+{
+    p = stpcpy(p, r->spawn ? MARK "s" : MARK "e");
+    p = put_number(p, kfs_sys_getpid());
+    p = stpcpy(p, r->libpath ? "|p" : "|a");
+    stpcpy(stpcpy(stpcpy(p, r->libdir), "|"), r->title);
+}
+
+/* mem: env_room bytes. The new array. */
+static char *const *env_repair(char *const envp[], const struct repair *r, void *mem)
 {
     char **out = mem;
-    char *text = (char *)(out + room->count + (size_t)own.count + 2);
+    char *text = (char *)(out + r->count + (size_t)own.count + 4);
+    char *preload = NULL, *libpath = NULL;
     size_t n = 0;
-    bool put = !room->preload;
-    if (room->preload) {
-        char *p = stpcpy(text, "LD_PRELOAD=");
-        if (room->old && *room->old)
-            p = stpcpy(stpcpy(p, room->old), ":");
-        stpcpy(p, own.lib);
+    if (r->preload) {
+        preload = text;
+        text = put_preload(text, r);
     }
-    for (size_t i = 0; i < room->count; i++) {
-        if (!put && strncmp(envp[i], "LD_PRELOAD=", 11) == 0) {
-            out[n++] = text;
-            put = true;
-        } else {
+    if (*r->libdir) {
+        libpath = text;
+        text = put_libpath(text, r);
+    }
+    for (size_t i = 0; i < r->count; i++) {
+        if (preload && strncmp(envp[i], "LD_PRELOAD=", 11) == 0) {
+            out[n++] = preload;
+            preload = NULL;
+        } else if (libpath && strncmp(envp[i], LIBPATH, sizeof LIBPATH - 1) == 0) {
+            out[n++] = libpath;
+            libpath = NULL;
+        } else if (!is_mark(envp[i])) {
             out[n++] = envp[i];
         }
     }
-    if (!put)
-        out[n++] = text;
+    if (preload)
+        out[n++] = preload;
+    if (libpath)
+        out[n++] = libpath;
     for (int i = 0; i < own.count; i++)
-        if (room->missing & (1u << i))
+        if (r->missing & (1u << i))
             out[n++] = (char *)(uintptr_t)own.var[i];
+    if (*r->libdir || *r->title) {
+        put_mark(text, r);
+        out[n++] = text;
+    }
     out[n] = NULL;
     return out;
 }
@@ -224,11 +350,13 @@ static void room_free(void *room, size_t bytes)
 
 struct plan {
     bool ours;                 /* something on the way was in a volume: file, head and fd are valid */
+    const char *libpath;       /* the new program's LD_LIBRARY_PATH, or NULL */
     int fd;                    /* of the program, CLOEXEC; -1 when it is the host's */
     int head_n;
     const char *head[HEAD_MAX]; /* replaces argv[0] */
     char file[KFS_PATH_MAX];   /* what to execute */
     char script[512];          /* "/dev/fd/N" of a script given by descriptor */
+    char libdir[KFS_PATH_MAX]; /* see kfs_libs_gather; "" none */
     char line[NEST_MAX][LINE_BYTES];
 };
 
@@ -364,6 +492,8 @@ static long plan_follow(struct plan *p, long fd, bool ours, const char *name, bo
             return r;
         }
         if (r == 0) { /* the program */
+            if ((ours || kfs_libs_maybe(p->libpath)) && !kfs_libs_gather((int)fd, name, p->libpath, p->libdir))
+                p->libdir[0] = '\0';
             if (!ours) {
                 fd_drop((int)fd); /* p->file is its host name */
                 return 0;
@@ -385,16 +515,23 @@ static long plan_follow(struct plan *p, long fd, bool ours, const char *name, bo
     }
 }
 
+static void plan_init(struct plan *p, char *const argv[], const char *libpath)
+{
+    p->ours = false;
+    p->libpath = libpath;
+    p->libdir[0] = '\0';
+    p->fd = -1;
+    p->head_n = argv && argv[0] ? 1 : 0;
+    p->head[0] = p->head_n ? argv[0] : NULL;
+}
+
 /* 0: p->ours says whether p is to be used. -errno: the answer, when p->ours. name: what a script's interpreter is told. peek: also look into files of
  * the host. */
 static long plan_make(struct plan *p, int dirfd, const char *path, const char *name,
                       char *const argv[], int oflags, bool peek)
 {
     bool ours;
-    p->ours = false;
-    p->fd = -1;
-    p->head_n = argv && argv[0] ? 1 : 0;
-    p->head[0] = p->head_n ? argv[0] : NULL;
+    plan_init(p, argv, p->libpath);
     long fd = program_open(dirfd, path, oflags, peek, p->file, &ours);
     if (fd == -EXDEV)
         return 0;
@@ -435,24 +572,81 @@ static char *const *args_make(const struct plan *p, char *const argv[], void *ro
     return out;
 }
 
-/* Give the plan to the kernel. -errno. */
-static long plan_exec(struct plan *p, char *const argv[], char *const envp[])
+static const char *base_name(const char *path)
 {
-    size_t bytes = args_bytes(p, argv);
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* What goes along with the plan into the environment. The kernel names a process by the file that was asked for; ours would be named by a cache file, a script by its interpreter. */
+static void plan_env(const struct plan *p, const char *path, struct repair *need)
+{
+    need->libdir = p->libdir;
+    if (!p->ours)
+        return;
+    const char *name = base_name(path), *argv0 = p->head_n ? base_name(p->head[0]) : "";
+    bool script = p->head_n > 1; /* argv[0] is an interpreter's */
+    if ((script || strcmp(name, argv0) != 0) && strlen(name) <= KFS_NAME_MAX)
+        need->title = name;
+}
+
+/* Give the plan to the kernel. -errno. */
+static long plan_exec(const struct plan *p, char *const argv[], char *const envp[], struct repair *need)
+{
+    size_t bytes = args_bytes(p, argv), env_bytes = env_room(need);
     void *room = ROOM_GET(bytes);
-    if (!room)
-        return -E2BIG;
-    char *const *args = args_make(p, argv, room);
-    kfs_real.execve(p->file, args, envp);
-    long r = -errno;
-    if (r == -ENOENT && p->fd >= 0) { /* the cache file was renamed (w/ to f/) or evicted meanwhile; its descriptor still leads there */
-        char name[32];
-        fd_name(p->fd, "/proc/self/fd/", name);
-        kfs_real.execve(name, args, envp);
+    void *env_mem = env_bytes ? ROOM_GET(env_bytes) : NULL;
+    long r = -E2BIG;
+    if (room && (env_mem || !env_bytes)) {
+        char *const *args = args_make(p, argv, room);
+        char *const *env = env_bytes ? env_repair(envp, need, env_mem) : envp;
+        kfs_real.execve(p->file, args, env);
         r = -errno;
+        if (r == -ENOENT && p->fd >= 0) { /* the cache file was renamed (w/ to f/) or evicted meanwhile; its descriptor still leads there */
+            char name[32];
+            fd_name(p->fd, "/proc/self/fd/", name);
+            kfs_real.execve(name, args, env);
+            r = -errno;
+        }
     }
     room_free(room, bytes);
+    room_free(env_mem, env_bytes);
     return r;
+}
+
+enum how { HOW_PATH, HOW_AT, HOW_FD };
+
+/* The application's own call, with what its environment needs. -errno. */
+static long host_exec(enum how how, int dirfd, const char *path, char *const argv[], char *const envp[],
+                      int flags, struct repair *need)
+{
+    size_t bytes = env_room(need);
+    void *mem = bytes ? ROOM_GET(bytes) : NULL;
+    if (bytes && !mem)
+        return -E2BIG;
+    char *const *env = bytes ? env_repair(envp, need, mem) : envp;
+    if (how == HOW_PATH)
+        kfs_real.execve(path, argv, env);
+    else if (how == HOW_AT)
+        kfs_real.execveat(dirfd, path, argv, env, flags);
+    else
+        kfs_real.fexecve(dirfd, argv, env);
+    long r = -errno;
+    room_free(mem, bytes);
+    return r;
+}
+
+/* A host program with a volume in its LD_LIBRARY_PATH. */
+static void host_libs(struct plan *p, int dirfd, const char *path, struct repair *need)
+{
+    if (!kfs_libs_maybe(need->libpath))
+        return;
+    long fd = kfs_sys_openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+    if (fd < 0)
+        return;
+    if (kfs_libs_gather((int)fd, path, need->libpath, p->libdir))
+        need->libdir = p->libdir;
+    kfs_sys_close((int)fd);
 }
 
 /* What the kernel tells an interpreter about a script: "/dev/fd/N/path" when it was named relative to a descriptor. */
@@ -470,18 +664,21 @@ static const char *script_name(struct plan *p, int dirfd, const char *path)
 }
 
 /* execveat with a repaired environment. -errno. */
-static long exec_env(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
+static long exec_at(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
 {
     struct plan p;
+    struct repair need;
+    enum how how = dirfd == AT_FDCWD && !flags ? HOW_PATH : HOW_AT;
+    env_check(envp, &need);
+    if (!kfs_pre_vol_count || !path || !*path)
+        return host_exec(how, dirfd, path, argv, envp, flags, &need);
     int oflags = (flags & AT_SYMLINK_NOFOLLOW) ? O_NOFOLLOW : 0;
     const char *name = script_name(&p, dirfd, path);
+    p.libpath = need.libpath;
     long r = plan_make(&p, dirfd, path, name, argv, oflags, false);
     if (!p.ours) {
-        if (dirfd == AT_FDCWD && !flags)
-            kfs_real.execve(path, argv, envp);
-        else
-            kfs_real.execveat(dirfd, path, argv, envp, flags);
-        r = -errno;
+        host_libs(&p, dirfd, path, &need);
+        r = host_exec(how, dirfd, path, argv, envp, flags, &need);
         if (r != -ENOENT && r != -EACCES && r != -ENOTDIR)
             return r;
         long again = plan_make(&p, dirfd, path, name, argv, oflags, true);
@@ -489,29 +686,10 @@ static long exec_env(int dirfd, const char *path, char *const argv[], char *cons
             return r;
         r = again;
     }
+    plan_env(&p, path, &need);
     if (r == 0)
-        r = plan_exec(&p, argv, envp);
+        r = plan_exec(&p, argv, envp, &need);
     fd_drop(p.fd);
-    return r;
-}
-
-static long exec_at(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
-{
-    struct repair need;
-    if (!kfs_pre_vol_count || !path) {
-        if (dirfd == AT_FDCWD && !flags)
-            kfs_real.execve(path, argv, envp);
-        else
-            kfs_real.execveat(dirfd, path, argv, envp, flags);
-        return -errno;
-    }
-    env_check(envp, &need);
-    void *room = need.bytes ? ROOM_GET(need.bytes) : NULL;
-    if (need.bytes && !room)
-        return -E2BIG;
-    char *const *env = need.bytes ? env_repair(envp, &need, room) : envp;
-    long r = exec_env(dirfd, path, argv, env, flags);
-    room_free(room, need.bytes);
     return r;
 }
 
@@ -530,34 +708,23 @@ static long exec_fd(int fd, char *const argv[], char *const envp[])
 {
     struct kfs_fdinfo i;
     struct repair need;
-    struct plan p = {.fd = -1};
+    struct plan p;
     env_check(envp, &need);
-    void *room = need.bytes ? ROOM_GET(need.bytes) : NULL;
-    if (need.bytes && !room)
-        return -E2BIG;
-    char *const *env = need.bytes ? env_repair(envp, &need, room) : envp;
-    long r;
-    if (!kfs_pre_fd_maybe(fd) || !kfs_pre_fd(fd, &i)) {
-        kfs_real.fexecve(fd, argv, env);
-        r = -errno;
-    } else {
-        struct kfs_loc loc = {.vol = i.vol, .base = i.ino, .rel = ""};
-        p.head_n = argv && argv[0] ? 1 : 0;
-        p.head[0] = p.head_n ? argv[0] : NULL;
-        fd_name(fd, "/dev/fd/", p.script);
-        r = kfs_pre_open_loc(&loc, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0, KFS_WIRE_EXEC);
-        if (r == KFS_PRE_GO_HOST)
-            r = -EACCES;
-        if (r >= 0)
-            r = plan_follow(&p, r, true, p.script, false);
-        long cloexec = kfs_sys_fcntl(fd, F_GETFD, 0);
-        if (r == 0 && p.head_n > 1 && (cloexec & FD_CLOEXEC))
-            r = -ENOENT; /* the interpreter could not open the script: the kernel says so beforehand, too */
-        if (r == 0)
-            r = plan_exec(&p, argv, env);
-    }
+    if (!kfs_pre_fd_maybe(fd) || !kfs_pre_fd(fd, &i))
+        return host_exec(HOW_FD, fd, NULL, argv, envp, 0, &need);
+    struct kfs_loc loc = {.vol = i.vol, .base = i.ino, .rel = ""};
+    plan_init(&p, argv, need.libpath);
+    fd_name(fd, "/dev/fd/", p.script);
+    long r = kfs_pre_open_loc(&loc, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0, KFS_WIRE_EXEC);
+    if (r == KFS_PRE_GO_HOST)
+        r = -EACCES;
+    if (r >= 0)
+        r = plan_follow(&p, r, true, p.script, false);
+    if (r == 0 && p.head_n > 1 && (kfs_sys_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC))
+        r = -ENOENT; /* the interpreter could not open the script: the kernel says so beforehand, too */
+    if (r == 0)
+        r = plan_exec(&p, argv, envp, &need);
     fd_drop(p.fd);
-    room_free(room, need.bytes);
     return r;
 }
 
@@ -842,45 +1009,71 @@ int kfs_do_posix_spawn_file_actions_destroy(void *fa)
     return kfs_real.posix_spawn_file_actions_destroy(fa);
 }
 
-/* Positive errno, as posix_spawn. */
-static int plan_spawn(struct plan *p, pid_t *pid, const void *fa, const void *attr,
-                      char *const argv[], char *const envp[])
+struct spawn {
+    pid_t *pid;
+    const void *fa, *attr;
+    char *const *argv;
+    char *const *envp;
+};
+
+typedef int (*spawn_fn)(pid_t *, const char *, const void *, const void *, char *const[],
+                        char *const[]);
+
+/* The application's own call, with what its environment needs. Positive errno, as posix_spawn. */
+static int host_spawn(spawn_fn fn, const struct spawn *s, const char *path, struct repair *need)
 {
-    size_t bytes = args_bytes(p, argv);
-    void *room = ROOM_GET(bytes);
-    if (!room)
+    size_t bytes = env_room(need);
+    void *mem = bytes ? ROOM_GET(bytes) : NULL;
+    if (bytes && !mem)
         return E2BIG;
-    char *const *args = args_make(p, argv, room);
+    int r = fn(s->pid, path, s->fa, s->attr, s->argv, bytes ? env_repair(s->envp, need, mem) : s->envp);
+    room_free(mem, bytes);
+    return r;
+}
+
+static int plan_spawn(struct plan *p, const struct spawn *s, struct repair *need)
+{
+    size_t bytes = args_bytes(p, s->argv), env_bytes = env_room(need);
+    void *room = ROOM_GET(bytes);
+    void *env_mem = env_bytes ? ROOM_GET(env_bytes) : NULL;
+    int r = E2BIG;
     if (p->fd >= 0)
         p->fd = (int)fd_high(p->fd);
     if (p->fd >= 0 && strncmp(p->file, "/proc/self/fd/", 14) == 0)
         fd_name(p->fd, "/proc/self/fd/", p->file);
-    int r = kfs_real.posix_spawn(pid, p->file, fa, attr, args, envp);
-    if (r == ENOENT && p->fd >= 0) { /* as in plan_exec */
-        fd_name(p->fd, "/proc/self/fd/", p->file);
-        r = kfs_real.posix_spawn(pid, p->file, fa, attr, args, envp);
+    if (room && (env_mem || !env_bytes)) {
+        char *const *args = args_make(p, s->argv, room);
+        char *const *env = env_bytes ? env_repair(s->envp, need, env_mem) : s->envp;
+        r = kfs_real.posix_spawn(s->pid, p->file, s->fa, s->attr, args, env);
+        if (r == ENOENT && p->fd >= 0) { /* as in plan_exec */
+            fd_name(p->fd, "/proc/self/fd/", p->file);
+            r = kfs_real.posix_spawn(s->pid, p->file, s->fa, s->attr, args, env);
+        }
     }
     room_free(room, bytes);
+    room_free(env_mem, env_bytes);
     return r;
 }
 
-static int spawn_env(pid_t *pid, const char *path, const void *fa, const void *attr,
-                     char *const argv[], char *const envp[])
+static int spawn_path(const struct spawn *s, const char *path, struct repair *need)
 {
     struct plan p;
     int dirfd;
-    if (!actions_start(fa, path, &dirfd))
-        return kfs_real.posix_spawn(pid, path, fa, attr, argv, envp);
-    long r = plan_make(&p, dirfd, path, path, argv, 0, false);
+    if (!actions_start(s->fa, path, &dirfd))
+        return host_spawn(kfs_real.posix_spawn, s, path, need);
+    p.libpath = need->libpath;
+    long r = plan_make(&p, dirfd, path, path, s->argv, 0, false);
     if (!p.ours) {
-        int e = kfs_real.posix_spawn(pid, path, fa, attr, argv, envp);
+        host_libs(&p, dirfd, path, need);
+        int e = host_spawn(kfs_real.posix_spawn, s, path, need);
         if (e != ENOENT && e != EACCES && e != ENOTDIR)
             return e;
-        r = plan_make(&p, dirfd, path, path, argv, 0, true);
+        r = plan_make(&p, dirfd, path, path, s->argv, 0, true);
         if (!p.ours || r == -ENOENT)
             return e;
     }
-    int e = r < 0 ? (int)-r : plan_spawn(&p, pid, fa, attr, argv, envp);
+    plan_env(&p, path, need);
+    int e = r < 0 ? (int)-r : plan_spawn(&p, s, need);
     fd_drop(p.fd);
     return e;
 }
@@ -906,39 +1099,31 @@ static bool path_maybe(const char *path)
     return false;
 }
 
-static int spawn_search(pid_t *pid, const char *file, const void *fa, const void *attr,
-                        char *const argv[], char *const envp[])
+static int spawn_search(const struct spawn *s, const char *file, struct repair *need)
 {
     char name[KFS_PATH_MAX];
     const char *path = env_path();
     int err = ENOENT;
     if (strchr(file, '/') || !*file)
-        return spawn_env(pid, file, fa, attr, argv, envp);
-    if (!path_maybe(path))
-        return kfs_real.posix_spawnp(pid, file, fa, attr, argv, envp);
+        return spawn_path(s, file, need);
+    if (!path_maybe(path) && !kfs_libs_maybe(need->libpath))
+        return host_spawn(kfs_real.posix_spawnp, s, file, need);
     while (path_next(&path, file, name))
         if (spawn_found(name, &err))
-            return spawn_env(pid, name, fa, attr, argv, envp);
+            return spawn_path(s, name, need);
     return err;
 }
 
-typedef int (*spawn_fn)(pid_t *, const char *, const void *, const void *, char *const[],
-                        char *const[]);
-
-static int spawn_repaired(spawn_fn fn, pid_t *pid, const char *path, const void *fa,
-                          const void *attr, char *const argv[], char *const envp[])
+static int spawn(const struct spawn *s, const char *path, bool search)
 {
     struct repair need;
     int saved = errno;
-    const struct actions *a = actions_get(fa, false);
+    const struct actions *a = actions_get(s->fa, false);
     if (a && a->err)
         return a->err;
-    env_check(envp, &need);
-    void *room = need.bytes ? ROOM_GET(need.bytes) : NULL;
-    if (need.bytes && !room)
-        return E2BIG;
-    int r = fn(pid, path, fa, attr, argv, need.bytes ? env_repair(envp, &need, room) : envp);
-    room_free(room, need.bytes);
+    env_check(s->envp, &need);
+    need.spawn = true;
+    int r = search ? spawn_search(s, path, &need) : spawn_path(s, path, &need);
     errno = saved;
     return r;
 }
@@ -948,7 +1133,8 @@ int kfs_do_posix_spawn(pid_t *pid, const char *path, const void *fa, const void 
 {
     if (!kfs_pre_vol_count || !path)
         return kfs_real.posix_spawn(pid, path, fa, attr, argv, envp);
-    return spawn_repaired(spawn_env, pid, path, fa, attr, argv, envp);
+    struct spawn s = {pid, fa, attr, argv, envp};
+    return spawn(&s, path, false);
 }
 
 int kfs_do_posix_spawnp(pid_t *pid, const char *file, const void *fa, const void *attr,
@@ -956,7 +1142,8 @@ int kfs_do_posix_spawnp(pid_t *pid, const char *file, const void *fa, const void
 {
     if (!kfs_pre_vol_count || !file)
         return kfs_real.posix_spawnp(pid, file, fa, attr, argv, envp);
-    return spawn_repaired(spawn_search, pid, file, fa, attr, argv, envp);
+    struct spawn s = {pid, fa, attr, argv, envp};
+    return spawn(&s, file, true);
 }
 
 /* Both give the child the environment of this process, which is the application's to shape. */
