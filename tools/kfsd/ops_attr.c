@@ -156,12 +156,14 @@ int kfsd_op_setattr(struct kfsd_req *r)
     if (s.atime_ns > 999999999 || s.mtime_ns > 999999999)
         return -EINVAL;
     struct kfs_attr a = w.attr;
+    /* On an open file doing it again does the same: nothing to remember. A path may lead elsewhere the second time. */
+    const struct kfs_opid *op = q->path_len ? &r->op : NULL;
     KFS_FAULT("setattr.before");
     if ((s.valid & (KFS_SET_MTIME | KFS_SET_MTIME_NOW)) && S_ISREG(a.mode)) {
-        rc = kfsd_file_set_mtime(v, a.ino, &s, r->cred, &r->op, &a, &r->err);
+        rc = kfsd_file_set_mtime(v, a.ino, &s, r->cred, op, &a, &r->err);
     } else if (s.valid) {
         pthread_mutex_lock(&v->pub);
-        rc = kfs_meta_setattr(v->meta, r->cred, a.ino, &s, &r->op, &a, &r->err);
+        rc = kfs_meta_setattr(v->meta, r->cred, a.ino, &s, op, &a, &r->err);
         if (rc == 0)
             kfsd_attr_publish_locked(v, &a);
         pthread_mutex_unlock(&v->pub);

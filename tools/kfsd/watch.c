@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #define SWEEP_MS 1000
-#define SESSION_BATCH_MS 20
+#define BATCH_MS 20
 #define DIR_ORPHAN_NS (60ULL * 1000000000)
 #define COLLECT_S 10
 
@@ -87,9 +87,10 @@ static void *watcher_main(void *arg)
         if (poll(p, 2, (int)((next_sweep - now) / 1000000) + 1) <= 0)
             continue;
         if (p[0].revents & POLLIN) {
-            /* The kernel tells of a close just before it takes the writer off its count: a moment later the probe sees it. And with commit=session,
-             * temporary files that are written, closed and removed at once never reach the store. */
-            usleep(v->session ? SESSION_BATCH_MS * 1000 : 1000);
+            /* The kernel tells of a close just before it takes the writer off its count: a moment later the probe sees it. A stream of closes is
+             * settled in batches beside its application instead of in turn with it. And with commit=session, temporary files that are written,
+             * closed and removed at once never reach the store. */
+            usleep(BATCH_MS * 1000);
             take_events(v, ev);
         }
     }
