@@ -65,6 +65,7 @@ for mode in close session; do
     t_check stop-and-continue-$mode "[ $? -eq 0 ]" "$(cat "$T/out")"
 done
 
+# (Not a shell: dash may swallow a SIGINT that comes between two commands.)
 # A terminal: CMD has it, and Ctrl-C ends CMD and kfs-run by SIGINT; a CMD that catches it decides itself.
 cat >"$T/ctrlc.py" <<'END'
 import os, pty, sys
@@ -86,7 +87,9 @@ got = "signal %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status) else "exit %d"
 sys.exit(0 if got == want else "%s instead of %s: %r" % (got, want, seen))
 END
 for mode in close session; do
-    timeout 60 "$PYTHON" "$T/ctrlc.py" 'signal 2' "$R" --commit=$mode --at "$P=$URL" -- sh -c 'test -t 0 && test -t 1 && echo ready; sleep 60' >"$T/out" 2>&1
+    timeout 60 "$PYTHON" "$T/ctrlc.py" 'signal 2' "$R" --commit=$mode --at "$P=$URL" -- "$PYTHON" -c 'import os, time
+if os.isatty(0) and os.isatty(1): print("ready", flush=True)
+time.sleep(60)' >"$T/out" 2>&1
     t_check ctrl-c-$mode "[ $? -eq 0 ]" "$(cat "$T/out")"
     timeout 60 "$PYTHON" "$T/ctrlc.py" 'exit 33' "$R" --commit=$mode --at "$P=$URL" -- sh -c 'trap "exit 33" INT; echo ready; while :; do sleep 0.1; done' >"$T/out" 2>&1
     t_check ctrl-c-caught-$mode "[ $? -eq 0 ]" "$(cat "$T/out")"
