@@ -43,15 +43,26 @@ static int kept_find(uint64_t dev, uint64_t ino)
     return -1;
 }
 
-static void kept_add(uint64_t dev, uint64_t ino, int fd)
+static bool kept_has(int fd)
+{
+    for (int i = 0; i < KEPT_MAX && __atomic_load_n(&kept[i].ino, __ATOMIC_ACQUIRE); i++)
+        if (kept[i].fd == fd)
+            return true;
+    return false;
+}
+
+static void kept_add(int fd)
 {
     static int next;
+    struct stat st;
+    if (kept_has(fd) || kfs_sys_fstat(fd, &st) < 0)
+        return;
     int i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
     if (i >= KEPT_MAX)
         return; /* its descriptor stays open all the same */
-    kept[i].dev = dev;
+    kept[i].dev = st.st_dev;
     kept[i].fd = fd;
-    __atomic_store_n(&kept[i].ino, ino, __ATOMIC_RELEASE);
+    __atomic_store_n(&kept[i].ino, st.st_ino, __ATOMIC_RELEASE);
 }
 
 static void fd_drop(int fd)
@@ -86,24 +97,22 @@ static void fd_name(int fd, char *buf)
     buf[n] = '\0';
 }
 
-/* A name for ld.so that means this file and never another: takes fd over. False: fd may be closed after the load. */
-static bool name_lasting(int fd, char *buf, size_t cap)
+/* A name for ld.so that means this file and never another. Takes fd over: the descriptor that must stay open if the load succeeds, or -1: none. */
+static int name_lasting(int fd, char *buf, size_t cap)
 {
     struct stat st = {0};
     kfs_pre_fd_path(fd, buf, cap);
+    /* A live file, w/INO, will be renamed, and its content may change under that name. */
     if (strncmp(buf, "/proc/self/fd/", 14) != 0 && strstr(buf, "/w/") == NULL)
-        return false;
-    /* Also a live file, w/INO: it will be renamed, and its content may change under this name. */
+        return -1;
     kfs_sys_fstat(fd, &st);
     int have = kept_find(st.st_dev, st.st_ino);
-    if (have >= 0) {
+    if (have >= 0)
         fd_drop(fd);
-    } else {
+    else
         have = (int)fd_high(fd);
-        kept_add(st.st_dev, st.st_ino, have);
-    }
     fd_name(have, buf);
-    return true;
+    return have;
 }
 
 static void *load(long ns, const char *file, int flags)
@@ -171,10 +180,14 @@ static void *load_fd(long ns, const char *path, int fd, int flags, const struct 
         needs_load(ns, &m, &self);
         kfs_image_close(&m);
     }
-    if (name_lasting(fd, name, sizeof name))
-        return load(ns, name, flags);
+    int keep = name_lasting(fd, name, sizeof name);
     void *h = load(ns, name, flags);
-    fd_drop(fd);
+    if (keep < 0)
+        fd_drop(fd);
+    else if (h)
+        kept_add(keep);
+    else if (!kept_has(keep))
+        fd_drop(keep);
     return h;
 }
 

@@ -18,7 +18,7 @@
 
 struct mode {
     int flags;       /* of open(2) */
-    bool append;
+    bool at_end; /* "a" begins at the end; "a+" reads from the start */
     const char *ccs; /* ",ccs=…" or NULL */
     char text[64];   /* the mode without 'x', for a second opening */
 };
@@ -35,7 +35,6 @@ static bool mode_parse(const char *text, struct mode *ret)
         break;
     case 'a':
         ret->flags = O_WRONLY | O_CREAT | O_APPEND;
-        ret->append = true;
         break;
     default:
         return false;
@@ -59,6 +58,7 @@ static bool mode_parse(const char *text, struct mode *ret)
     for (const char *p = ret->ccs; p && *p && n < sizeof ret->text - 1; p++)
         ret->text[n++] = *p;
     ret->text[n] = '\0';
+    ret->at_end = text[0] == 'a' && (ret->flags & O_ACCMODE) == O_WRONLY;
     return true;
 }
 
@@ -105,7 +105,7 @@ static FILE *open_loc(struct kfs_loc *loc, const char *text)
         errno = saved;
         return f;
     }
-    if (m.append) /* as fopen: ftell tells the end */
+    if (m.at_end) /* as fopen: ftell tells the end */
         kfs_sys3(SYS_lseek, fd, 0, SEEK_END);
     return f;
 }
@@ -177,7 +177,7 @@ static FILE *reopen_on(FILE *f, const struct mode *m, int fd)
     }
     kfs_pre_fd_dup(fd, n);
     fd_drop(fd);
-    if (m->append)
+    if (m->at_end)
         kfs_sys3(SYS_lseek, n, 0, SEEK_END);
     return r;
 }
