@@ -258,7 +258,7 @@ static long commit(const struct kfs_fdinfo *i)
 long kfs_pre_before_close(int fd)
 {
     struct kfs_fdinfo i;
-    return kfs_pre_fd(fd, &i) ? commit(&i) : 0;
+    return !kfs_pre_fd_reader(fd) && kfs_pre_fd(fd, &i) ? commit(&i) : 0;
 }
 
 int kfs_do_close(int fd)

@@ -226,6 +226,11 @@ int kfs_do_renameat2(int fromfd, const char *from, int tofd, const char *to, uns
     c.req.value = flags;
     c.req.flags = KFS_WIRE_NOFOLLOW;
     long r = names_call(&a, &b, wa, wb, &c);
+    if (r == -ENAMETOOLONG && wa == KFS_OURS) { /* the first name is looked at first */
+        struct kfs_attr attr;
+        long first = kfs_pre_attr_at(&a, false, &attr);
+        r = first < 0 ? first : r;
+    }
     if (r != 1)
         return (int)kfs_pre_ret(parted(parted(r, wa, fromfd, from), wb, tofd, to));
     struct real_name na = real_name(wa == KFS_OURS ? KFS_HOST_AT : wa, &a, fromfd, from), nb = real_name(wb == KFS_OURS ? KFS_HOST_AT : wb, &b, tofd, to);

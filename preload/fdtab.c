@@ -64,6 +64,12 @@ bool kfs_pre_fd_at_maybe(int fd)
     return kfs_pre_vol_count && fd >= 0 && state_of(fd) != NOT;
 }
 
+bool kfs_pre_fd_reader(int fd)
+{
+    const struct row *r = rows_get(false);
+    return state_of(fd) == OURS && r && !r[fd].writer;
+}
+
 void kfs_pre_fd_set(int fd, const struct kfs_fdinfo *i)
 {
     if (i->writer && !kfs_pre_in_vfork)

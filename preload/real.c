@@ -11,9 +11,11 @@ struct kfs_real kfs_real;
 
 extern ElfW(Dyn) _DYNAMIC[] __attribute__((visibility("hidden")));
 
+typedef void *__attribute__((may_alias)) slot_t; /* a member of kfs_real, whatever its function type */
+
 struct want {
     const char *name;
-    void **slot;
+    slot_t *slot;
 };
 
 /* One object's symbol table, by its GNU hash. */
@@ -185,9 +187,9 @@ static const struct row {
     struct want want;
     bool pointer;
 } rows[] = {
-#define CALL(ret, name, params, args, key, disposition, note) {{#name, (void **)&kfs_real.name}, IS_POINTER(ret)},
-#define VCALL(name, params, args, key, disposition, note) {{#name, (void **)&kfs_real.name}, false},
-#define HAND(ret, name, params, disposition, note) {{#name, (void **)&kfs_real.name}, IS_POINTER(ret)},
+#define CALL(ret, name, params, args, key, disposition, note) {{#name, (slot_t *)&kfs_real.name}, IS_POINTER(ret)},
+#define VCALL(name, params, args, key, disposition, note) {{#name, (slot_t *)&kfs_real.name}, false},
+#define HAND(ret, name, params, disposition, note) {{#name, (slot_t *)&kfs_real.name}, IS_POINTER(ret)},
 #define ALIAS(name, target, note)
 #define FORWARD(ret, name, params, target, args, note)
 #define PASS(name, note)

@@ -170,6 +170,8 @@ int kfs_pre_fd_stat(int fd, struct kfs_fdinfo *ret, struct stat *ret_st);
 /* For *at calls with a host dirfd: may relative paths lead below a prefix? */
 bool kfs_pre_fd_at_maybe(int fd);
 bool kfs_pre_fd_above(int fd); /* classified: a host directory above (or, on the host, at or below) a prefix */
+/* The table says: ours, and no writer. Not checked against the kernel: good for deciding that a close has nothing to commit. */
+bool kfs_pre_fd_reader(int fd);
 /* A kernel path (as /proc/self/fd/N reads) that names something in a cache directory: 1 and vol, ino, kind set; else 0. */
 int kfs_pre_cache_name(const char *name, size_t len, struct kfs_fdinfo *ret);
 /* Is this absolute host path an ancestor of a prefix, or a prefix, or below one? */
