@@ -95,6 +95,10 @@ static int outside(const char *dir)
     say("mkdir", mkdir(p, 0755));
     int df = open(dir, O_RDONLY | O_DIRECTORY);
     say("open dir", df);
+    unsigned long long how[3] = {O_RDONLY, 0, 0};
+    int f2 = (int)syscall(437 /* openat2 */, df, "b", how, sizeof how);
+    say("openat2", f2);
+    say("close", close(f2));
     say("openat", openat(df, "none", O_RDONLY));
     say("fstatat", fstatat(df, "b", &s, 0));
     say("chdir", chdir(p));

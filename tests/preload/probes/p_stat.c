@@ -109,7 +109,7 @@ CASE(statx_calls)
     r = statx(AT_FDCWD, "none", 0, STATX_ALL, &x);
     show_statx("none", r, &x);
     int d = open("dir", O_RDONLY);
-    r = statx(d, "in", AT_STATX_DONT_SYNC, STATX_SIZE, &x);
+    r = statx(d, "in", AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &x);
     show_statx("in", r, &x);
     r = statx(d, "", AT_EMPTY_PATH, STATX_ALL, &x);
     show_statx("dirfd", r, &x);
@@ -145,7 +145,6 @@ CASE(long_names)
     R(stat(n, &s));
     R(mkdir(n, 0700));
     F(open(n, O_CREAT | O_WRONLY, 0600));
-    R(rename("none", n));
     R(symlink("x", n));
     R(unlink(n));
     put("f", "");
