@@ -3,7 +3,7 @@
  * What     ld.so opens files with system calls of its own, so it is given the cache file's name. What the library needs (DT_NEEDED) and finds beside it in the
  *          volume (DT_RUNPATH, DT_RPATH, $ORIGIN) is loaded first in the same way: ld.so then recognises it by its DT_SONAME and does not search.
  * Names    Same user: the cache file's own path, which never names anything else. Else /proc/self/fd/N with a descriptor that stays open for ever, because ld.so
- *          takes a name that it has seen for the same library.
+ *          takes a name that it has seen for the same library; N is of a copy in memory where the cache file cannot be opened again by name.
  * Tail     What is not ours goes to the real dlopen by a jump: it looks at its return address for the caller's RUNPATH. So no variable of kfs_do_dlopen may
  *          have its address taken.
  * Absent   Libraries that ld.so itself looks for: DT_NEEDED of programs and of host libraries, LD_LIBRARY_PATH, names without a slash.
@@ -51,18 +51,17 @@ static bool kept_has(int fd)
     return false;
 }
 
-static void kept_add(int fd)
+static void kept_add(int fd, const struct stat *of)
 {
     static int next;
-    struct stat st;
-    if (kept_has(fd) || kfs_sys_fstat(fd, &st) < 0)
+    if (kept_has(fd))
         return;
     int i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
     if (i >= KEPT_MAX)
         return; /* its descriptor stays open all the same */
-    kept[i].dev = st.st_dev;
+    kept[i].dev = of->st_dev;
     kept[i].fd = fd;
-    __atomic_store_n(&kept[i].ino, st.st_ino, __ATOMIC_RELEASE);
+    __atomic_store_n(&kept[i].ino, of->st_ino, __ATOMIC_RELEASE);
 }
 
 static void fd_drop(int fd)
@@ -97,20 +96,41 @@ static void fd_name(int fd, char *buf)
     buf[n] = '\0';
 }
 
-/* A name for ld.so that means this file and never another. Takes fd over: the descriptor that must stay open if the load succeeds, or -1: none. */
-static int name_lasting(int fd, char *buf, size_t cap)
+/* Another user's descriptor can be read but not opened again by name, which is what ld.so does: a copy in memory can. Takes fd over. */
+static int readable(int fd, const struct stat *st)
 {
-    struct stat st = {0};
+    char name[32];
+    fd_name(fd, name);
+    if (kfs_sys3(SYS_faccessat, AT_FDCWD, (long)name, R_OK) == 0)
+        return fd;
+    long copy = kfs_sys3(SYS_memfd_create, (long)"library", 1 /* MFD_CLOEXEC */, 0);
+    if (copy < 0)
+        return fd;
+    long off = 0, n = 1;
+    while (n > 0 && off < st->st_size)
+        n = kfs_sys4(SYS_sendfile, copy, fd, (long)&off, st->st_size - off);
+    if (off < st->st_size) {
+        kfs_sys_close((int)copy);
+        return fd;
+    }
+    fd_drop(fd);
+    return (int)copy;
+}
+
+/* A name for ld.so that means this file and never another. Takes fd over: the descriptor that must stay open if the load succeeds (of
+ * *ret_st), or -1: none. */
+static int name_lasting(int fd, char *buf, size_t cap, struct stat *ret_st)
+{
     kfs_pre_fd_path(fd, buf, cap);
     /* A live file, w/INO, will be renamed, and its content may change under that name. */
     if (strncmp(buf, "/proc/self/fd/", 14) != 0 && strstr(buf, "/w/") == NULL)
         return -1;
-    kfs_sys_fstat(fd, &st);
-    int have = kept_find(st.st_dev, st.st_ino);
+    kfs_sys_fstat(fd, ret_st);
+    int have = kept_find(ret_st->st_dev, ret_st->st_ino);
     if (have >= 0)
         fd_drop(fd);
     else
-        have = (int)fd_high(fd);
+        have = (int)fd_high(readable(fd, ret_st));
     fd_name(have, buf);
     return have;
 }
@@ -173,6 +193,7 @@ static void *load_fd(long ns, const char *path, int fd, int flags, const struct 
 {
     char name[KFS_PATH_MAX];
     struct kfs_image m;
+    struct stat st = {0};
     bool rpath;
     struct chain self = {.up = up, .path = path, .depth = up ? up->depth + 1 : 0};
     if (!(flags & RTLD_NOLOAD) && self.depth < DEPTH_MAX && kfs_image_open(&m, fd)) {
@@ -180,12 +201,12 @@ static void *load_fd(long ns, const char *path, int fd, int flags, const struct 
         needs_load(ns, &m, &self);
         kfs_image_close(&m);
     }
-    int keep = name_lasting(fd, name, sizeof name);
+    int keep = name_lasting(fd, name, sizeof name, &st);
     void *h = load(ns, name, flags);
     if (keep < 0)
         fd_drop(fd);
     else if (h)
-        kept_add(keep);
+        kept_add(keep, &st);
     else if (!kept_has(keep))
         fd_drop(keep);
     return h;

@@ -101,7 +101,14 @@ char *kfs_do_get_current_dir_name(void)
 /* Move the kernel's cwd to a directory of ours. */
 static long chdir_loc(struct kfs_loc *loc)
 {
-    long fd = kfs_pre_open_loc(loc, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, KFS_WIRE_EXEC);
+    struct kfs_attr a;
+    long fd = kfs_pre_attr_at(loc, true, &a);
+    if (fd == 0 && !S_ISDIR(a.mode))
+        return -ENOTDIR;
+    if (fd == 0 && !kfs_perm_ok(kfs_pre_cred(), a.mode, a.uid, a.gid, 1))
+        return -EACCES; /* reading is not asked for: O_PATH */
+    if (fd >= 0)
+        fd = fd == 1 ? KFS_PRE_GO_HOST : kfs_pre_open_loc(loc, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0);
     if (fd == KFS_PRE_GO_HOST)
         return kfs_real.chdir(loc->host) == 0 ? 0 : -errno;
     if (fd < 0)
