@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -529,6 +530,25 @@ void kfs_cache_fill_abort(struct kfs_cache *c, const char *name)
     unlinkat(c->t_fd, name, 0);
 }
 
+/* Writers fill their file without us, so nobody can make room for them in the moment when the disk is full: clean files
+ * go while at least this much (or an eighth of a small disk) is not free. */
+#define ROOM_BYTES (64ULL << 20)
+
+static void make_room(struct kfs_cache *c)
+{
+    struct statvfs fs;
+    if (fstatvfs(c->w_fd, &fs) < 0)
+        return;
+    uint64_t total_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    uint64_t room_bytes = total_bytes / 8 < ROOM_BYTES ? total_bytes / 8 : ROOM_BYTES;
+    if (free_bytes >= room_bytes)
+        return;
+    uint64_t used_bytes = kfs_cache_used_bytes(c);
+    if (used_bytes > 0)
+        (void)kfs_cache_evict(c, used_bytes > 2 * room_bytes ? used_bytes - 2 * room_bytes : 0);
+}
+
 int kfs_cache_create_live(struct kfs_cache *c, kfs_ino_t ino, int *ret_fd, struct kfs_err *err)
 {
     char name[KFS_CACHE_NAME_MAX];
@@ -537,6 +557,7 @@ int kfs_cache_create_live(struct kfs_cache *c, kfs_ino_t ino, int *ret_fd, struc
     if (fd < 0)
         return KFS_FAIL(err, -fd, "cannot create '%s/w/%s': %s%s", c->dir, name, strerror(-fd),
                         fd == -ENOSPC ? "; make room where the cache directory lies" : "");
+    make_room(c);
     *ret_fd = fd;
     return 0;
 }
@@ -547,8 +568,10 @@ int kfs_cache_to_live(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
     kfs_cache_name_clean(from, ino, version);
     kfs_cache_name_ino(to, ino);
     int rc = rename_once(c->f_fd, from, c->w_fd, to, false);
-    if (rc == 0)
+    if (rc == 0) {
         kfs_cache_index_remove(c, ino, version);
+        make_room(c);
+    }
     return rc;
 }
 
