@@ -213,7 +213,8 @@ static long real_open(int dirfd, const char *path, int flags, uint32_t mode)
 long kfs_pre_open(int dirfd, const char *path, int flags, uint32_t mode)
 {
     struct kfs_loc loc;
-    int w = kfs_pre_where(dirfd, path, &loc);
+    bool last = !(flags & O_NOFOLLOW) && (flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
+    int w = last ? kfs_pre_where(dirfd, path, &loc) : kfs_pre_where_nofollow(dirfd, path, &loc);
     if (w == KFS_OURS) {
         long r = kfs_pre_open_loc(&loc, flags, mode, 0);
         if (r != KFS_PRE_GO_HOST)

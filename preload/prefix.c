@@ -18,6 +18,7 @@ struct kfs_cwd kfs_pre_cwd;
 static unsigned char second_byte[256]; /* may stand after the leading '/' of a path of interest */
 static unsigned char last_byte[256];   /* may begin the last component of a prefix */
 static bool on_host;                   /* some prefix exists on the host as well: hidden by us, but symlinks lead there */
+static uint64_t cwd_count = 2;         /* another one after each chdir */
 static bool cwd_below;                 /* the cwd lies in such a hidden directory */
 
 typedef uint64_t __attribute__((may_alias)) word_t;
@@ -135,23 +136,6 @@ static inline bool absolute_maybe(const char *p)
             return true;
     }
     return KFS_UNLIKELY(has_dotdot(p)) && names_prefix(p);
-}
-
-bool kfs_pre_maybe(int dirfd, const char *path)
-{
-    if (!kfs_pre_vol_count)
-        return false;
-    if (!path)
-        return dirfd != AT_FDCWD && kfs_pre_fd_maybe(dirfd);
-    if ((uintptr_t)path < KFS_PATH_MAX)
-        return false; /* the kernel says EFAULT */
-    if (path[0] == '/')
-        return absolute_maybe(path);
-    if (dirfd == AT_FDCWD)
-        return kfs_pre_cwd.vol || kfs_pre_in_vfork || ((kfs_pre_cwd.above || has_dotdot(path)) && (cwd_below || names_prefix(path)));
-    if (kfs_pre_fd_maybe(dirfd))
-        return true;
-    return (kfs_pre_fd_at_maybe(dirfd) || has_dotdot(path)) && (on_host || names_prefix(path));
 }
 
 bool kfs_pre_near_prefix(const char *path)
@@ -395,6 +379,104 @@ static bool start_at(struct walk *w, int dirfd)
     return true;
 }
 
+/* --- host symlinks ------------------------------------------------------------------------------------------------------------ */
+#define PLAIN_ROWS 512
+#define PLAIN_VALID_NS 1000000000ULL /* a symlink that another process makes may be overlooked that long, after a miss beside it */
+static struct {
+    uint64_t hash, until_ns;
+} plain[PLAIN_ROWS];
+
+static bool plain_known(uint64_t hash, uint64_t now)
+{
+    unsigned at = (unsigned)hash & (PLAIN_ROWS - 1);
+    return __atomic_load_n(&plain[at].hash, __ATOMIC_RELAXED) == hash && now < __atomic_load_n(&plain[at].until_ns, __ATOMIC_RELAXED);
+}
+
+static bool plain_note(uint64_t hash, uint64_t now)
+{
+    unsigned at = (unsigned)hash & (PLAIN_ROWS - 1);
+    if (!kfs_pre_in_vfork) {
+        __atomic_store_n(&plain[at].until_ns, now + PLAIN_VALID_NS, __ATOMIC_RELAXED);
+        __atomic_store_n(&plain[at].hash, hash, __ATOMIC_RELAXED);
+    }
+    return true;
+}
+
+/* Where an open directory or file of the host really lies: below a prefix? */
+static bool fd_hidden(int fd)
+{
+    struct walk w;
+    if (!start_at(&w, fd))
+        return false;
+    w.at[w.len] = 0;
+    for (int i = 0; i < kfs_pre_vol_count; i++)
+        if (kfs_path_under(w.at, kfs_pre_vols[i].m.prefix, kfs_pre_vols[i].m.prefix_len))
+            return true;
+    return false;
+}
+
+/* Does this host directory, by symlinks, lie in one that a prefix hides? */
+static bool dir_hidden(int dirfd, const char *path, size_t len, uint64_t seed, uint64_t now)
+{
+    char dir[KFS_PATH_MAX];
+    uint64_t hash = kfs_hash(path, len, seed);
+    if (len >= sizeof dir || (seed && plain_known(hash, now)))
+        return false;
+    memcpy(dir, path, len);
+    dir[len] = 0;
+    long fd = kfs_sys_openat(dirfd, dir, O_PATH | O_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    bool hidden = fd_hidden((int)fd);
+    kfs_sys_close((int)fd);
+    if (!hidden && seed)
+        plain_note(hash, now);
+    return hidden;
+}
+
+/* Only when a prefix exists on the host as well: the kernel would follow a host symlink into the directory that the prefix hides, so that must be known
+ * before the call. Answers are kept for a second by the path's hash; system directories are taken to hold no such symlinks. */
+__attribute__((noinline)) static bool leads_hidden(int dirfd, const char *path)
+{
+    char c;
+    bool absolute = path[0] == '/';
+    if (absolute && (starts(path, "/usr/", 5) || starts(path, "/lib", 4) || starts(path, "/proc/", 6) || starts(path, "/sys/", 5) || starts(path, "/dev/", 5)))
+        return false;
+    size_t len = strnlen(path, KFS_PATH_MAX);
+    uint64_t seed = absolute ? 1 : dirfd == AT_FDCWD ? cwd_count : 0, now = kfs_pre_now_ns(true);
+    uint64_t hash = kfs_hash(path, len, seed);
+    if (!len || (seed && plain_known(hash, now)))
+        return false;
+    long r = kfs_sys_readlinkat(dirfd, path, &c, 1);
+    if (r > 0)
+        return dir_hidden(dirfd, path, len, seed, now);
+    const char *slash = strrchr(path, '/');
+    if (slash && slash != path && dir_hidden(dirfd, path, (size_t)(slash - path), seed, now))
+        return true;
+    if (r == -EINVAL && seed)
+        plain_note(hash, now);
+    return false;
+}
+
+bool kfs_pre_maybe(int dirfd, const char *path)
+{
+    if (!kfs_pre_vol_count)
+        return false;
+    if (!path)
+        return dirfd != AT_FDCWD && kfs_pre_fd_maybe(dirfd);
+    if ((uintptr_t)path < KFS_PATH_MAX)
+        return false; /* the kernel says EFAULT */
+    if (KFS_UNLIKELY(on_host) && leads_hidden(dirfd, path))
+        return true;
+    if (path[0] == '/')
+        return absolute_maybe(path);
+    if (dirfd == AT_FDCWD)
+        return kfs_pre_cwd.vol || kfs_pre_in_vfork || ((kfs_pre_cwd.above || has_dotdot(path)) && (cwd_below || names_prefix(path)));
+    if (kfs_pre_fd_maybe(dirfd))
+        return true;
+    return (kfs_pre_fd_at_maybe(dirfd) || has_dotdot(path)) && (on_host || names_prefix(path));
+}
+
 /* The process's, or in a vfork child, which may have its own and must not write, a fresh look. */
 static struct kfs_cwd cwd_look(void)
 {
@@ -426,6 +508,7 @@ void kfs_pre_cwd_refresh(void)
         return;
     kfs_pre_cwd = cwd;
     cwd_below = cwd.above && on_host;
+    cwd_count++;
 }
 
 static int where_magic(int fd, const char *rest, struct kfs_loc *loc)
@@ -509,7 +592,7 @@ static int where(int dirfd, const char *path, struct kfs_loc *loc, bool links, b
 
 int kfs_pre_where(int dirfd, const char *path, struct kfs_loc *loc)
 {
-    return where(dirfd, path, loc, late > 0, late > 1);
+    return where(dirfd, path, loc, late > 0 || on_host, late > 1 || on_host);
 }
 
 int kfs_pre_where_nofollow(int dirfd, const char *path, struct kfs_loc *loc)
@@ -518,7 +601,7 @@ int kfs_pre_where_nofollow(int dirfd, const char *path, struct kfs_loc *loc)
     const char *rest;
     if (kfs_pre_magic(path, &fd, &rest) && !*rest)
         return KFS_HOST;
-    return where(dirfd, path, loc, late > 0, false);
+    return where(dirfd, path, loc, late > 0 || on_host, false);
 }
 
 int kfs_pre_escape(struct kfs_loc *loc, int status, const char *data, size_t len)
@@ -558,29 +641,12 @@ int kfs_pre_host_symlink(int dirfd, const char *path, bool follow_last, struct k
 }
 
 /* --- after ENOENT ------------------------------------------------------------------------------------------------------------ */
-#define PLAIN_ROWS 64
-#define PLAIN_VALID_NS 1000000000ULL /* a symlink that another process makes may be overlooked that long, after a miss beside it */
-static struct {
-    uint64_t hash, until_ns;
-} plain[PLAIN_ROWS];
-
-static bool plain_note(unsigned at, uint64_t hash, uint64_t now)
-{
-    if (!kfs_pre_in_vfork) {
-        __atomic_store_n(&plain[at].until_ns, now + PLAIN_VALID_NS, __ATOMIC_RELAXED);
-        __atomic_store_n(&plain[at].hash, hash, __ATOMIC_RELAXED);
-    }
-    return true;
-}
-
 /* The parent exists on the host and does not lie below a prefix there: only the last component can lead away. */
 static bool parent_plain(const char *path, size_t len)
 {
     char dir[KFS_PATH_MAX];
-    uint64_t hash = kfs_hash(path, len, 0);
-    unsigned at = (unsigned)hash & (PLAIN_ROWS - 1);
-    uint64_t now = kfs_pre_now_ns(true);
-    if (__atomic_load_n(&plain[at].hash, __ATOMIC_RELAXED) == hash && now < __atomic_load_n(&plain[at].until_ns, __ATOMIC_RELAXED))
+    uint64_t now = kfs_pre_now_ns(true), hash = kfs_hash(path, len, 1);
+    if (plain_known(hash, now))
         return true;
     memcpy(dir, path, len);
     dir[len] = 0;
@@ -588,21 +654,16 @@ static bool parent_plain(const char *path, size_t len)
         char c;
         if (kfs_sys_readlinkat(KFS_SYS_FDCWD, dir, &c, 1) != -EINVAL)
             return false;
-        return plain_note(at, hash, now);
+        return plain_note(hash, now);
     }
     long fd = kfs_sys_openat(KFS_SYS_FDCWD, dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
         return false;
-    struct walk w;
-    long n = start_at(&w, (int)fd) ? 1 : 0;
+    bool hidden = fd_hidden((int)fd);
     kfs_sys_close((int)fd);
-    if (!n)
+    if (hidden)
         return false;
-    w.at[w.len] = 0;
-    for (int i = 0; i < kfs_pre_vol_count; i++)
-        if (kfs_path_under(w.at, kfs_pre_vols[i].m.prefix, kfs_pre_vols[i].m.prefix_len))
-            return false;
-    return plain_note(at, hash, now);
+    return plain_note(hash, now);
 }
 
 bool kfs_pre_late(int dirfd, const char *path, bool follow_last)
