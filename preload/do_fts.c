@@ -43,7 +43,7 @@ static FTSENT *entry_new(struct walker *w, const char *name, size_t len)
     FTSENT *e = malloc(at + sizeof(struct stat));
     if (!e)
         return NULL;
-    memset(e, 0, at + sizeof(struct stat));
+    memset(e, 0, at);
     memcpy(e->fts_name, name, len);
     e->fts_namelen = (unsigned short)len;
     e->fts_path = w->pub.fts_path;
