@@ -250,6 +250,17 @@ static struct kfs_vol *vol_at(const char *path, size_t len)
     return NULL;
 }
 
+/* The volume whose prefix the path begins with, as it is spelled. */
+static struct kfs_vol *vol_before(const char *path)
+{
+    for (int i = 0; i < kfs_pre_vol_count; i++) {
+        const struct kfs_mount *m = &kfs_pre_vols[i].m;
+        if (starts(path, m->prefix, m->prefix_len) && (path[m->prefix_len] == '/' || !path[m->prefix_len]))
+            return &kfs_pre_vols[i];
+    }
+    return NULL;
+}
+
 struct walk {
     char at[KFS_PATH_MAX]; /* where we are: normalised, no trailing slash; "" is the root */
     size_t len;
@@ -458,6 +469,17 @@ __attribute__((noinline)) static bool leads_hidden(int dirfd, const char *path)
     return false;
 }
 
+static inline bool spells_prefix(int dirfd, const char *path)
+{
+    if (path[0] == '/')
+        return absolute_maybe(path);
+    if (dirfd == AT_FDCWD)
+        return kfs_pre_cwd.vol || kfs_pre_in_vfork || ((kfs_pre_cwd.above || has_dotdot(path)) && (cwd_below || names_prefix(path)));
+    if (kfs_pre_fd_maybe(dirfd))
+        return true;
+    return (kfs_pre_fd_at_maybe(dirfd) || has_dotdot(path)) && (on_host || names_prefix(path));
+}
+
 bool kfs_pre_maybe(int dirfd, const char *path)
 {
     if (!kfs_pre_vol_count)
@@ -466,15 +488,7 @@ bool kfs_pre_maybe(int dirfd, const char *path)
         return dirfd != AT_FDCWD && kfs_pre_fd_maybe(dirfd);
     if ((uintptr_t)path < KFS_PATH_MAX)
         return false; /* the kernel says EFAULT */
-    if (KFS_UNLIKELY(on_host) && leads_hidden(dirfd, path))
-        return true;
-    if (path[0] == '/')
-        return absolute_maybe(path);
-    if (dirfd == AT_FDCWD)
-        return kfs_pre_cwd.vol || kfs_pre_in_vfork || ((kfs_pre_cwd.above || has_dotdot(path)) && (cwd_below || names_prefix(path)));
-    if (kfs_pre_fd_maybe(dirfd))
-        return true;
-    return (kfs_pre_fd_at_maybe(dirfd) || has_dotdot(path)) && (on_host || names_prefix(path));
+    return spells_prefix(dirfd, path) || (KFS_UNLIKELY(on_host) && leads_hidden(dirfd, path));
 }
 
 /* The process's, or in a vfork child, which may have its own and must not write, a fresh look. */
@@ -583,6 +597,13 @@ static int where(int dirfd, const char *path, struct kfs_loc *loc, bool links, b
             return r;
     } else if (kfs_pre_magic(path, &fd, &rest)) {
         return where_magic(fd, rest, loc);
+    }
+    struct kfs_vol *v = path[0] == '/' ? vol_before(path) : NULL;
+    if (v) {
+        loc->vol = v;
+        loc->base = v->root;
+        loc->rel = slashes(path + v->m.prefix_len);
+        return KFS_OURS;
     }
     int r = walk(&w, loc, links, last);
     if (r == -ELOOP || r == -ENAMETOOLONG)
