@@ -357,7 +357,7 @@ struct plan {
     char file[KFS_PATH_MAX];   /* what to execute */
     char script[512];          /* "/dev/fd/N" of a script given by descriptor */
     char libdir[KFS_PATH_MAX]; /* see kfs_libs_gather; "" none */
-    char line[NEST_MAX][LINE_BYTES];
+    char line[NEST_MAX + 1][LINE_BYTES];
 };
 
 static void fd_drop(int fd)
@@ -464,12 +464,12 @@ static long program_look(struct plan *p, int fd, bool ours, int depth, const cha
         return -EIO;
     if (!S_ISREG(st.st_mode))
         return -EACCES;
-    if (depth >= NEST_MAX)
-        return 0; /* not looked into any more: another script makes the kernel say ELOOP or ENOENT */
     char *line = p->line[depth];
     long n = kfs_sys_pread(fd, line, LINE_BYTES, 0);
     if (n < 2 || line[0] != '#' || line[1] != '!')
         return 0;
+    if (depth == NEST_MAX)
+        return -ELOOP;
     long r = line_parse(line, (size_t)n, ret_next, &arg);
     if (r < 0)
         return 0; /* the kernel says ENOEXEC itself */
