@@ -63,7 +63,8 @@ static void entries_free(FTSENT *e)
 
 static unsigned short entry_look(struct walker *w, FTSENT *e, bool follow)
 {
-    struct stat room, *st = e->fts_statp ? e->fts_statp : &room;
+    struct stat room = {0};
+    struct stat *st = e->fts_statp ? e->fts_statp : &room;
     int r;
     if ((w->pub.fts_options & FTS_LOGICAL) || follow) {
         r = stat(e->fts_accpath, st);
