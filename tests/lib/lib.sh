@@ -39,12 +39,12 @@ kfs_volume() {
     trap 'exit 143' TERM
     trap 'exit 130' INT
     URL=sqlite:$T/vol.db
-    # The prefix is as long as the plain directory's name, so that lengths of absolute paths do not differ.
+    # A prefix that the host does not have, as long as the plain directory's name, so that lengths of absolute paths do not differ.
     if [ -n "$KFS_PLAIN" ]; then
         P=$T/other
         mkdir -p "$P"
     else
-        P=/kfs-test/$(printf "%0$((${#T} + 6 - 10))d" 0 | tr 0 v)
+        P=/kfs-${T##*.}/$(printf "%0$((${#T} + 6 - 12))d" 0 | tr 0 v)
     fi
     printf '%s\n' "cache_dir = $T/cache" "run_dir = $T/run" "linger_s = ${KFS_TEST_LINGER:-10}" >"$T/kfs.conf"
     mkdir -p "$T/run" "$T/plain"
