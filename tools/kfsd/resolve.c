@@ -40,10 +40,9 @@ static int splice(struct route *p, const char *target, size_t target_len, const 
     return 0;
 }
 
+/* A removed directory keeps its way up, as in the kernel. */
 static int parent_of(struct kfsd_req *r, struct kfs_attr *dir)
 {
-    if (dir->nlink == 0)
-        return -ENOENT; /* removed: nothing is above it any more */
     return kfsd_attr_get(r->vol, dir->parent, dir, &r->err);
 }
 
