@@ -19,6 +19,7 @@ static unsigned char second_byte[256]; /* may stand after the leading '/' of a p
 static unsigned char last_byte[256];   /* may begin the last component of a prefix */
 static bool on_host;                   /* some prefix exists on the host as well: hidden by us, but symlinks lead there */
 static uint64_t cwd_count = 2;         /* another one after each chdir */
+static kfs_ino_t cwd_parent;           /* of a cwd inside a volume, when it was entered: ".." still leads there after the directory was removed */
 static bool cwd_below;                 /* the cwd lies in such a hidden directory */
 
 typedef uint64_t __attribute__((may_alias)) word_t;
@@ -523,6 +524,9 @@ void kfs_pre_cwd_refresh(void)
     kfs_pre_cwd = cwd;
     cwd_below = cwd.above && on_host;
     cwd_count++;
+    struct kfs_attr a;
+    bool known = cwd.vol && __atomic_load_n(&cwd.vol->attached, __ATOMIC_ACQUIRE) && kfs_pre_attr(cwd.vol, cwd.ino, &a);
+    cwd_parent = known ? a.parent : 0;
 }
 
 static int where_magic(int fd, const char *rest, struct kfs_loc *loc)
@@ -548,11 +552,34 @@ static int where_magic(int fd, const char *rest, struct kfs_loc *loc)
 
 static __thread int late __attribute__((tls_model("initial-exec"))); /* 0, 1 links on the way, 2 also the last */
 
+/* "..[/…]" from a working directory that was removed. */
+static bool up_from_removed(const struct kfs_cwd *cwd, const char *path, struct kfs_loc *loc)
+{
+    struct kfs_attr a;
+    struct kfs_call c;
+    if (path[0] != '.' || path[1] != '.' || (path[2] && path[2] != '/') || !cwd_parent || kfs_pre_in_vfork)
+        return false;
+    if (kfs_pre_attr(cwd->vol, cwd->ino, &a) && a.nlink)
+        return false;
+    memset(&c, 0, offsetof(struct kfs_call, rep));
+    c.req.op = KFS_OP_LOOKUP;
+    c.req.ino = cwd->ino;
+    c.path = "..";
+    if (kfs_pre_rpc(cwd->vol, &c) != -ENOENT)
+        return false;
+    loc->vol = cwd->vol;
+    loc->base = cwd_parent;
+    loc->rel = slashes(path + 2);
+    return true;
+}
+
 static int where_relative(int dirfd, const char *path, struct kfs_loc *loc, struct walk *w, bool links)
 {
     struct kfs_fdinfo i;
     if (dirfd == AT_FDCWD) {
         struct kfs_cwd cwd = cwd_now();
+        if (cwd.vol && up_from_removed(&cwd, path, loc))
+            return KFS_OURS;
         if (cwd.vol) {
             loc->vol = cwd.vol;
             loc->base = cwd.ino;
