@@ -13,9 +13,12 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+#define PRIVATE_LOG_BYTES (1 << 20) /* then a private kfsd begins its log anew */
 
 struct kfsd kfsd = {.opt = {.linger_s = -1, .ready_fd = -1}, .epfd = -1};
 
@@ -35,7 +38,7 @@ static const char usage_text[] =
     "  --run-dir DIR      where the socket is made (default: $XDG_RUNTIME_DIR/kfs, /run/user/UID/kfs or /tmp/kfs-UID)\n"
     "  --socket PATH      the socket itself; with several volumes they share it\n"
     "  --config FILE      read this configuration instead of the default ones\n"
-    "  --log FILE         append log lines to FILE instead of standard error\n"
+    "  --log FILE         append log lines to FILE instead of standard error (a private one without a terminal: beside its socket)\n"
     "  --foreground       stay in the terminal's session: SIGHUP ends it too (kfsd never forks; systemd needs nothing special)\n"
     "  --ready-fd N       write one line to descriptor N when ready: ok SOCKET CACHE_DIR, error: WHY or busy: WHO\n"
     "  --help             this text\n"
@@ -271,6 +274,25 @@ static int socket_of(struct kfsd_vol *v, struct kfs_err *err)
     return 0;
 }
 
+/* What kfs-run starts has no terminal: it logs (and, should it crash, says where) beside its socket. */
+static void log_beside_socket(const struct kfsd_vol *v)
+{
+    struct stat st;
+    if (fstat(STDERR_FILENO, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+        return; /* not /dev/null: somebody reads it */
+    size_t len = strlen(v->socket);
+    if (len > 5 && strcmp(v->socket + len - 5, ".sock") == 0)
+        len -= 5;
+    char path[KFS_PATH_MAX];
+    snprintf(path, sizeof path, "%.*s.log", (int)len, v->socket);
+    kfs_auto_fd int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return;
+    if (st.st_size > PRIVATE_LOG_BYTES)
+        (void)!ftruncate(fd, 0);
+    (void)dup2(fd, STDERR_FILENO);
+}
+
 /* ---- volumes ------------------------------------------------------------------------------------------------------------------ */
 
 static const char *url_of(const char *arg, struct kfs_err *err)
@@ -372,13 +394,16 @@ static int vol_open(struct kfsd_vol *v, const char *arg, struct kfs_err *err)
     if (r < 0)
         return r;
     v->seg = kfs_shm_header(v->shm);
+    r = socket_of(v, err);
+    if (r < 0)
+        return r;
+    if (kfsd.opt.private_ && !kfsd.opt.log)
+        log_beside_socket(v);
     r = kfs_meta_object_id(v->meta, &v->first_object, err);
     if (r == 0)
         r = cache_attach(v, err);
     if (r == 0)
         r = recover(v, err);
-    if (r == 0)
-        r = socket_of(v, err);
     return r;
 }
 
