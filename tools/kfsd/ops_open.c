@@ -83,7 +83,8 @@ static int open_existing(struct kfsd_req *r, const struct kfs_attr *a, int oflag
         return rc;
     struct kfs_attr now = *a;
     if (writes(oflags) || (oflags & O_TRUNC) || !(now.flags & KFS_ATTR_CACHED)) {
-        if ((oflags & O_TRUNC) && r->cred->uid && (now.mode & (S_ISUID | S_ISGID))) {
+        /* The kernel drops them at the first write, which we do not see. */
+        if ((writes(oflags) || (oflags & O_TRUNC)) && r->cred->uid && (now.mode & (S_ISUID | S_ISGID))) {
             const struct kfs_cred root = {0};
             uint32_t drop = S_ISUID | ((now.mode & S_IXGRP) ? S_ISGID : 0u);
             const struct kfs_meta_setattr s = {.valid = KFS_SET_MODE, .mode = now.mode & 07777 & ~drop};
