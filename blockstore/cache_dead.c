@@ -77,6 +77,23 @@ int kfs_cache_dead_dir(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err)
     return fd;
 }
 
+int kfs_cache_dead_link(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err)
+{
+    char name[KFS_CACHE_NAME_MAX];
+    kfs_cache_name_ino(name, ino);
+    pthread_mutex_lock(&c->dead_lock);
+    int rc = symlinkat("-", c->d_fd, name) < 0 ? -errno : 0;
+    int fd = rc < 0 ? rc : openat(c->d_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (rc == 0) {
+        rc = fd < 0 ? -errno : 0;
+        (void)unlinkat(c->d_fd, name, 0);
+    }
+    pthread_mutex_unlock(&c->dead_lock);
+    if (rc < 0)
+        return KFS_FAIL(err, -rc, "cannot make symlink '%s/d/%s': %s", c->dir, name, strerror(-rc));
+    return fd;
+}
+
 void kfs_cache_dead_clear(struct kfs_cache *c)
 {
     for (size_t i = 0; i < KFS_CACHE_DEAD_MAX; i++)

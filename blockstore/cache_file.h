@@ -65,6 +65,8 @@ int kfs_cache_watch_next(int fd, struct kfs_cache_events *ev, kfs_ino_t *ret_ino
 
 /* A new descriptor (own open file description) of the dead directory for ino. */
 int kfs_cache_dead_dir(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err);
+/* Likewise an O_PATH descriptor of a removed symlink, for O_PATH | O_NOFOLLOW on a symlink. */
+int kfs_cache_dead_link(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err);
 
 /* Unlink clean files, least recently used first, until used <= target (0 = all). Returns bytes freed. Called by itself when above the cap. */
 int64_t kfs_cache_evict(struct kfs_cache *c, uint64_t target_bytes);

@@ -59,6 +59,10 @@ static int open_dir(struct kfsd_req *r, const struct kfs_attr *a, int oflags)
 
 static int open_existing(struct kfsd_req *r, const struct kfs_attr *a, int oflags, bool nofollow)
 {
+    if (S_ISLNK(a->mode) && nofollow && (oflags & O_PATH) && !(oflags & O_DIRECTORY)) {
+        r->fds[0] = kfs_cache_dead_link(r->vol->cache, a->ino, &r->err);
+        return r->fds[0] < 0 ? r->fds[0] : answer(r, a, KFS_OPEN_DIR);
+    }
     if (S_ISLNK(a->mode))
         return (oflags & O_DIRECTORY) ? -ENOTDIR : nofollow ? -ELOOP : -ENOENT;
     if ((oflags & O_DIRECTORY) && !S_ISDIR(a->mode))
