@@ -609,7 +609,7 @@ static int where(int dirfd, const char *path, struct kfs_loc *loc, bool links, b
     int fd;
     const char *rest;
     loc->hops = 0;
-    if (!path)
+    if ((uintptr_t)path < KFS_PATH_MAX)
         return -EFAULT;
     if (!*path)
         return -ENOENT;
@@ -647,6 +647,8 @@ int kfs_pre_where_nofollow(int dirfd, const char *path, struct kfs_loc *loc)
 {
     int fd;
     const char *rest;
+    if ((uintptr_t)path < KFS_PATH_MAX)
+        return -EFAULT;
     if (kfs_pre_magic(path, &fd, &rest) && !*rest)
         return KFS_HOST;
     return where(dirfd, path, loc, late > 0 || on_host, false);
