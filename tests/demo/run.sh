@@ -111,7 +111,7 @@ for i in $(seq $copies); do
     on_volume mkdir "$at/tree$i"
     both "cp -a$([ $copies -eq 1 ] || echo ", copy $i")" $((copied_files / copies)) $((copied_bytes / copies)) cp -a "${copy[@]}" "@@/tree$i"
 done
-both "tar, packed and unpacked" "$packed_files" "$packed_bytes" sh -c 'd=$1 && shift && mkdir "$d" && tar -cf - -C / "$@" | tar -xpf - -C "$d"' sh \
+both "tar, packed and unpacked" "$packed_files" "$packed_bytes" sh -c 'd=$1 && shift && mkdir "$d" && tar --format=posix -cf - -C / "$@" | tar -xpf - -C "$d"' sh \
     @@/packed "${packed[@]#/}"
 both "dataset, a file per sample" 1797 $((1797 * 384)) "$python" "$top/tests/demo/digits.py" @@/digits
 
