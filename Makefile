@@ -18,11 +18,15 @@ WERROR.lint := -Werror
 SAN.asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN.tsan := -fsanitize=thread -fno-omit-frame-pointer
 SAN     := $(SAN.$(V))
+# Inside the programs: the sanitizer is ready before a preloaded libkfs.so.
+SANLIB.asan := -static-libasan
+SANLIB.tsan := -static-libtsan
+LDHARDEN.san := $(if $(findstring clang,$(CC)),,$(SANLIB.$(V)))
 FAULT   := $(if $(KFS_FAULTS)$(filter-out lint,$(V)),-DKFS_FAULTS=1)
 CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE -I. -fvisibility=hidden -DKFS_VERSION=\"$(VERSION)\" $(OPT) $(WARN) \
            $(FAULT) $(CFLAGS)
 HARDEN  := -fstack-protector-strong $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fPIE
-LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,defs,--as-needed
+LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,defs,--as-needed $(LDHARDEN.san)
 # The shim: no fortify (it defines those names), no stack protector (it runs before libc is ready), initial-exec TLS.
 SHIMFLAGS := -std=gnu11 -D_GNU_SOURCE -I. -fvisibility=hidden -fPIC $(OPT) $(WARN) -U_FORTIFY_SOURCE -fno-stack-protector \
            -ftls-model=initial-exec -fno-builtin-printf -fno-exceptions $(CFLAGS)
@@ -126,7 +130,6 @@ lint: ## warnings as errors, cppcheck, layers, the shim's symbols, generated doc
 	@$(MAKE_Q) V=lint all units
 	@tests/lint/run
 
-# Under kfs-run a sanitized kfs-run finds libkfs.so before the sanitizer's library: harmless, libkfs.so uses nothing of it.
 # The shim itself stays plain: the sanitizers' libraries and a preloaded one fight over load order.
 SAN_TESTS ?= $(wildcard tests/badinput/*.sh tests/crash/*.sh)
 asan tsan: ## unit tests, and tests around kfsd, under a sanitizer (tsan likewise)
@@ -134,7 +137,8 @@ asan tsan: ## unit tests, and tests around kfsd, under a sanitizer (tsan likewis
 	@$(MAKE_Q) all probes
 	@$(MAKE_Q) V=$@ all units
 	@tests/lib/run-units $(patsubst tests/unit/%.c,build/$@/tests/%,$(unit.src))
-	@ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 KFS_BIN=$(CURDIR)/build/$@/bin KFS_TEST_LOGS=build/$@/test-logs tests/lib/run-all $(SAN_TESTS)
+	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 KFS_SAN=$@ KFS_BIN=$(CURDIR)/build/$@/bin \
+	KFS_TEST_LOGS=build/$@/test-logs tests/lib/run-all $(SAN_TESTS)
 
 analyze: ## gcc's static analyser
 	@$(MAKE_Q) V=analyze OPT='-O1 -g -fanalyzer' all

@@ -101,6 +101,12 @@ kfs_cleanup() {
     for db in "$T"/*.db.lock "$T"/*/*.db.lock; do
         [ -e "$db" ] && kfsd_stop TERM "${db%.lock}"
     done
+    # Under a sanitizer: what it said about a private kfsd stands in kfsd's log.
+    if [ -n "${KFS_SAN:-}" ] && find "$T" -name '*.log' -size +0 -exec grep -hE -A20 'Sanitizer: |runtime error: ' {} + >"$T/sanitizer"; then
+        t_fail sanitizer "a kfsd had a report"
+        t_note <"$T/sanitizer"
+        rc=1
+    fi
     if [ -n "${KFS_TEST_KEEP:-}" ]; then echo "    kept: $T"; else rm -rf --one-file-system "$T"; fi
     exit "$rc"
 }
@@ -172,7 +178,15 @@ kfs_recheck() {
         diff -a -U1 "$T/tree.before" "$T/tree.cold" | t_note 20
     fi
 }
+# The end of a script. However the cases went: no kfsd crashed, and no sanitizer had something to say.
 kfs_done() {
+    local db bad
+    for db in "$T"/*.db.lock; do [ -e "$db" ] && kfsd_stop TERM "${db%.lock}"; done
+    bad=$(grep -rhaE -A12 'Sanitizer|runtime error|kfsd: crash' "$T/run" "$T"/*.log 2>/dev/null | head -n 40)
+    if [ -n "$bad" ]; then
+        t_fail kfsd-sound "kfsd's log has:"
+        t_note 40 <<<"$bad"
+    fi
     [ "$t_failed" = 0 ] || kfs_logs | t_note 40
     exit "$t_failed"
 }
