@@ -149,8 +149,6 @@ kept other-cache
 # no /proc
 if grep -qaE '__(asan|tsan)_init' "$R"; then
     t_skip no-proc "a sanitizer needs /proc itself"
-elif [ -n "${KFS_SAN:-}" ]; then
-    t_skip no-proc "the sanitizer itself needs /proc"
 elif t_root && unshare -m true 2>/dev/null; then
     kfsd_stop TERM
     says no-proc '1|126' "/proc" unshare -m sh -c 'mount -t tmpfs none /proc && exec "$@"' - "$R" --at "$P=$URL" -- true
