@@ -40,9 +40,16 @@ static int list_one(void *arg, const char *name, size_t len, const struct kfs_at
     memcpy(r->out + r->out_len, &e, sizeof e);
     memcpy(r->out + r->out_len + sizeof e, name, len);
     r->out_len += sizeof e + len;
+    /* Under pub what the segment has is the truth: only what it lacks is looked up in the cache and put. */
+    struct kfsd_vol *v = r->vol;
     struct kfs_attr a = *attr;
-    kfsd_attr_publish_locked(r->vol, &a);
-    kfs_shm_put_dent(r->vol->shm, l->dir, name, len, attr->ino);
+    if (!kfs_shm_attr_get(v->seg, attr->ino, &a)) {
+        a = *attr;
+        kfsd_attr_publish_locked(v, &a);
+    }
+    uint64_t ino;
+    if (kfs_shm_dent_get(v->seg, l->dir, name, len, &ino) != KFS_DENT_PRESENT || ino != attr->ino)
+        kfs_shm_put_dent(v->shm, l->dir, name, len, attr->ino);
     return 0;
 }
 
