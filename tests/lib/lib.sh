@@ -44,7 +44,7 @@ kfs_volume() {
         P=$T/other
         mkdir -p "$P"
     else
-        P=/kfs-${T##*.}/$(printf "%0$((${#T} + 6 - 12))d" 0 | tr 0 v)
+        P=/kfs-${T##*.}$(printf "%0$((${#T} + 6 - 11))d" 0 | tr 0 v)
     fi
     printf '%s\n' "cache_dir = $T/cache" "run_dir = $T/run" "linger_s = ${KFS_TEST_LINGER:-10}" >"$T/kfs.conf"
     mkdir -p "$T/run" "$T/plain"
