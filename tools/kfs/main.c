@@ -142,6 +142,8 @@ int main(int argc, char **argv)
         help_all(stderr);
         return 2;
     }
+    if (!cmd && strcmp(argv[optind], "cache") == 0)
+        return usage(NULL, "'cache' goes with 'evict': ", "kfs cache evict", "");
     if (!cmd)
         return usage(NULL, "there is no command '", argv[optind], "'");
     c.name = cmd->name;
