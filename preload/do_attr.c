@@ -420,13 +420,12 @@ static bool path_only(int fd)
 static bool changes_nothing(const struct kfs_fdinfo *i, const struct kfs_wire_req *q)
 {
     struct kfs_attr a;
-    struct timespec now;
     if (q->op != KFS_OP_SETATTR || !q->valid || (q->valid & ~(KFS_SET_MODE | KFS_SET_UID | KFS_SET_GID)) || !kfs_pre_attr(i->vol, i->ino, &a))
         return false;
     const struct kfs_cred *me = kfs_pre_cred();
-    if ((me->uid != 0 && me->uid != a.uid) || (a.mode & (S_ISUID | S_ISGID)) || clock_gettime(CLOCK_REALTIME_COARSE, &now) < 0)
+    if ((me->uid != 0 && me->uid != a.uid) || (a.mode & (S_ISUID | S_ISGID)))
         return false;
-    int64_t age_ns = (now.tv_sec - a.ctime_s) * 1000000000LL + now.tv_nsec - a.ctime_ns;
+    int64_t age_ns = (int64_t)kfs_pre_file_time_ns() - (a.ctime_s * 1000000000LL + a.ctime_ns);
     if (age_ns > SAME_TICK_NS || age_ns < -SAME_TICK_NS)
         return false;
     return (!(q->valid & KFS_SET_MODE) || q->mode == (a.mode & 07777)) && (!(q->valid & KFS_SET_UID) || q->uid == a.uid) &&

@@ -18,13 +18,22 @@ int kfs_pre_vol_count;
 extern char **environ;
 static int init_tid;
 
-uint64_t kfs_pre_now_ns(bool coarse)
+static uint64_t clock_ns(int clock)
 {
     struct timespec t = {0};
-    int clock = coarse ? CLOCK_MONOTONIC_COARSE : CLOCK_MONOTONIC;
     if (!kfs_pre_vdso_clock || kfs_pre_vdso_clock(clock, &t) != 0)
         kfs_sys3(SYS_clock_gettime, clock, (long)&t, 0);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t kfs_pre_now_ns(bool coarse)
+{
+    return clock_ns(coarse ? CLOCK_MONOTONIC_COARSE : CLOCK_MONOTONIC);
+}
+
+uint64_t kfs_pre_file_time_ns(void)
+{
+    return clock_ns(CLOCK_REALTIME_COARSE);
 }
 
 static const char *env_value(const char *name)

@@ -163,6 +163,7 @@ struct stat;
 struct timespec;
 extern int (*kfs_pre_vdso_clock)(int, struct timespec *); /* NULL: use the system call */
 uint64_t kfs_pre_now_ns(bool coarse);                      /* CLOCK_MONOTONIC or CLOCK_MONOTONIC_COARSE */
+uint64_t kfs_pre_file_time_ns(void); /* CLOCK_REALTIME as the kernel stamps files: coarse */
 void kfs_pre_prefix_init(void);
 extern unsigned char kfs_pre_fd_states[];                   /* enum fd state, see fdtab.c */
 /* kfs_pre_fd and the kernel's fstat of it in one. */
