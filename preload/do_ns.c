@@ -140,7 +140,7 @@ int kfs_do_symlinkat(const char *target, int dirfd, const char *path)
 {
     struct kfs_loc loc;
     struct kfs_call c;
-    if (!target)
+    if (kfs_pre_nowhere(target))
         return (int)kfs_pre_ret(-EFAULT);
     size_t n = strnlen(target, KFS_PATH_MAX);
     if (n == 0 || n >= KFS_PATH_MAX)

@@ -487,7 +487,7 @@ bool kfs_pre_maybe(int dirfd, const char *path)
         return false;
     if (!path)
         return dirfd != AT_FDCWD && kfs_pre_fd_maybe(dirfd);
-    if ((uintptr_t)path < KFS_PATH_MAX)
+    if (KFS_UNLIKELY(kfs_pre_nowhere(path)))
         return false; /* the kernel says EFAULT */
     return spells_prefix(dirfd, path) || (KFS_UNLIKELY(on_host) && leads_hidden(dirfd, path));
 }
@@ -609,7 +609,7 @@ static int where(int dirfd, const char *path, struct kfs_loc *loc, bool links, b
     int fd;
     const char *rest;
     loc->hops = 0;
-    if ((uintptr_t)path < KFS_PATH_MAX)
+    if (kfs_pre_nowhere(path))
         return -EFAULT;
     if (!*path)
         return -ENOENT;
@@ -647,7 +647,7 @@ int kfs_pre_where_nofollow(int dirfd, const char *path, struct kfs_loc *loc)
 {
     int fd;
     const char *rest;
-    if ((uintptr_t)path < KFS_PATH_MAX)
+    if (kfs_pre_nowhere(path))
         return -EFAULT;
     if (kfs_pre_magic(path, &fd, &rest) && !*rest)
         return KFS_HOST;

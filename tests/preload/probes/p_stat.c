@@ -265,6 +265,35 @@ CASE(bad_pointers)
     R(read(fd, bad, 3));
     cat("f");
 }
+/* In the kernel's half, and no address at all. */
+CASE(far_pointers)
+{
+    struct stat s;
+    put("f", "abc");
+    char *volatile far[] = {(char *)UINTPTR_MAX, (char *)(UINTPTR_MAX << 40), (char *)0x4141414141414141};
+    for (size_t i = 0; i < sizeof far / sizeof *far; i++) {
+        char *bad = far[i];
+        R(stat(bad, &s));
+        R(fstatat(AT_FDCWD, bad, &s, 0));
+        F(open(bad, O_RDONLY));
+        R(access(bad, F_OK));
+        R(chmod(bad, 0600));
+        R(chown(bad, 0, 0));
+        R(truncate(bad, 0));
+        R(unlink(bad));
+        R(rmdir(bad));
+        R(mkdir(bad, 0700));
+        R(mkfifo(bad, 0600));
+        R(rename("f", bad));
+        R(rename(bad, "f"));
+        R(chdir(bad));
+        R(symlink(bad, "x"));
+        R(symlink("x", bad));
+        R(link(bad, "x"));
+        R(link("f", bad));
+    }
+    ls(".");
+}
 CASE(odd_names)
 {
     const char *const odd[] = {"\xff\xfe", "a\nb", "tab\there", " ", "  lead", "trail ", "quote\"s", "back\\slash", "*?[", "-rf", "~", "...", "\x01\x7f", "\xc3\xa9t\xc3\xa9", "e\xcc\x81", ".hidden", "a:b", "%s%n"};
