@@ -11,10 +11,12 @@ PREFIX  ?= /usr/local
 E       := $(if $(SHOW),,@)
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 CC      ?= cc
+CROSS_CC ?= aarch64-linux-gnu-gcc
 OPT     ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith \
            -Wcast-qual -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough=5 -Wconversion -Wno-sign-conversion $(WERROR.$(V))
 WERROR.lint := -Werror
+WERROR.aarch64 := -Werror
 SAN.asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN.tsan := -fsanitize=thread -fno-omit-frame-pointer
 SAN     := $(SAN.$(V))
@@ -27,9 +29,11 @@ CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE -I. -fvisibility=hidden -DKFS_VERSION=\"$
            $(FAULT) $(CFLAGS)
 HARDEN  := -fstack-protector-strong $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fPIE
 LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,defs,--as-needed $(LDHARDEN.san)
+# Atomics by calls into libgcc ask libc for the processor's abilities before main.
+SHIMARCH.aarch64 := -mno-outline-atomics
 # The shim: no fortify (it defines those names), no stack protector (it runs before libc is ready), initial-exec TLS.
 SHIMFLAGS := -std=gnu11 -D_GNU_SOURCE -I. -fvisibility=hidden -fPIC $(OPT) $(WARN) -U_FORTIFY_SOURCE -fno-stack-protector \
-           -ftls-model=initial-exec -fno-builtin-printf -fno-exceptions $(CFLAGS)
+           -ftls-model=initial-exec -fno-builtin-printf -fno-exceptions $(SHIMARCH.$(V)) $(CFLAGS)
 
 pure.src  := $(wildcard base/pure/*.c)
 base.src  := $(wildcard base/*.c)
@@ -58,7 +62,7 @@ UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(unit.src))
 PROBES := $(patsubst tests/preload/probes/%.c,$(B)/probes/%,$(probe.src))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 
-.PHONY: all bins units probes benches run test check unit lint asan tsan analyze bench docs install clean help
+.PHONY: all bins objects shim units probes benches run test check unit lint asan tsan cross analyze bench docs install clean help
 .DELETE_ON_ERROR:
 all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) ## build everything (build/bin, build/lib)
 
@@ -100,6 +104,8 @@ $(B)/bench/%: tests/bench/%.c
 	$(E)$(CC) -std=gnu11 -D_GNU_SOURCE -I. -O2 -Wall -Wextra -MMD -MP -o $@ $< -lpthread
 
 bins: $(BINS)
+objects: $(call obj,$(pure.src) $(base.src) $(meta.src) $(blk.src) $(com.src) $(kfsd.src) $(kfs.src) $(run.src)) $(SHIM_OBJS)
+shim: $(B)/lib/libkfs.so
 units: $(UNITS)
 probes: $(PROBES)
 benches: $(BENCHES)
@@ -139,6 +145,14 @@ asan tsan: ## unit tests, and tests around kfsd, under a sanitizer (tsan likewis
 	@tests/lib/run-units $(patsubst tests/unit/%.c,build/$@/tests/%,$(unit.src))
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 KFS_SAN=$@ KFS_BIN=$(CURDIR)/build/$@/bin \
 	KFS_TEST_LOGS=build/$@/test-logs tests/lib/run-all $(SAN_TESTS)
+
+# Headers of SQLite and xxHash are the same for all architectures; what is linked is the shim, which needs libc alone.
+cross: ## everything compiled for aarch64; libkfs.so for it, tested under qemu-user
+	@tests/lib/deps cross
+	@$(MAKE_Q) all probes
+	@$(MAKE_Q) V=aarch64 CC=$(CROSS_CC) CFLAGS='-idirafter /usr/include' objects shim probes
+	@tests/lint/shim-symbols.sh build/aarch64/lib/libkfs.so && tests/lint/shim-exports.sh build/aarch64/lib/libkfs.so
+	@KFS_TEST_LOGS=build/aarch64/test-logs tests/lib/run-all $(wildcard tests/cross/*.sh)
 
 analyze: ## gcc's static analyser
 	@$(MAKE_Q) V=analyze OPT='-O1 -g -fanalyzer' all

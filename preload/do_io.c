@@ -185,7 +185,7 @@ long kfs_pre_open_loc(struct kfs_loc *loc, int flags, uint32_t mode, uint32_t wi
     memset(&c, 0, offsetof(struct kfs_call, rep));
     c.req.op = KFS_OP_OPEN;
     c.req.flags = wire_flags | (flags & O_NOFOLLOW ? KFS_WIRE_NOFOLLOW : 0);
-    c.req.oflags = (uint32_t)flags;
+    c.req.oflags = kfs_wire_oflags((uint32_t)flags);
     if (flags & (O_CREAT | TMPFILE_BIT)) {
         c.req.mode = mode & 07777;
         c.req.umask = kfs_pre_umask();

@@ -1157,14 +1157,6 @@ struct _IO_FILE *kfs_do_popen(const char *command, const char *mode)
     return kfs_real.popen(command, mode);
 }
 
-#if !defined __x86_64__
-/* Without an assembler wrapper the child may not share our memory unmarked. */
-__attribute__((visibility("default"))) pid_t vfork(void)
-{
-    return fork();
-}
-#endif
-
 /* --- identities -------------------------------------------------------------------------------------------------------------------------- */
 /* kfsd goes by the ids that the kernel tells it of a connection, so a change needs new ones. */
 

@@ -58,13 +58,23 @@ struct kfs_wire_req {
     int64_t atime_s, mtime_s;
     uint32_t atime_ns, mtime_ns;
     uint32_t valid; /* KFS_SET_* */
-    uint32_t oflags; /* of open(2) */
+    uint32_t oflags; /* of open(2), see kfs_wire_oflags */
     uint32_t mode, umask;
     uint32_t uid, gid; /* SETATTR: the new owner */
     uint32_t path_len, path2_len, data_len;
     uint32_t reserved;
 };
 static_assert(sizeof(struct kfs_wire_req) == 144, "request layout");
+
+/* Flags of open(2) to the wire's numbers, and back: those of x86-64, so that programs of another architecture (under an emulator) can share a kfsd. */
+static inline uint32_t kfs_wire_oflags(uint32_t oflags)
+{
+#if defined __aarch64__ /* O_DIRECTORY and O_DIRECT, O_NOFOLLOW and O_LARGEFILE have changed places */
+    return (oflags & ~0x3c000u) | (oflags & 0x30000u) >> 2 | (oflags & 0xc000u) << 2;
+#else
+    return oflags;
+#endif
+}
 
 /* kfs_wire_rep.status beyond -errno: path resolution leaves the volume; data = the path to go on with. */
 /* For operations on two names value says which one escaped (1 or 2). A symlink that is followed as the last component escapes like any other. */

@@ -69,7 +69,7 @@ static int replay(struct kfsd_req *r)
         return res.status;
     r->rep.value = res.value;
     if (r->w->op == KFS_OP_OPEN) {
-        int flags = (int)r->w->oflags & ~(O_CREAT | O_EXCL | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY) | O_DIRECTORY);
+        int flags = (int)kfs_wire_oflags(r->w->oflags) & ~(O_CREAT | O_EXCL | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY) | O_DIRECTORY);
         rc = kfsd_file_open(r->vol, res.ino, flags, &r->fds[0], &r->err);
         if (rc < 0)
             return rc;

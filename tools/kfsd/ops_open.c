@@ -198,7 +198,7 @@ static int open_tmpfile(struct kfsd_req *r, int oflags)
 
 int kfsd_op_open(struct kfsd_req *r)
 {
-    int oflags = (int)r->w->oflags;
+    int oflags = (int)kfs_wire_oflags(r->w->oflags);
     if (oflags & O_PATH)
         oflags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     if ((oflags & O_TMPFILE) == O_TMPFILE)

@@ -245,7 +245,7 @@ CASE(bad_pointers)
     struct stat s;
     put("f", "abc");
     char *volatile bad = (char *)8;
-    R(syscall(SYS_access, bad, F_OK));
+    R(syscall(SYS_faccessat, AT_FDCWD, bad, F_OK));
     R(stat(bad, &s));
     F(open(bad, O_RDONLY));
     R(access(bad, F_OK));
