@@ -19,8 +19,7 @@ for probe in "$KFS_PROBES"/p_*; do
     # A private kfsd serves its own user alone; programs that change theirs need one for several users.
     if [ "$n" = p_attr ] && t_root && [ -z "$KFS_PLAIN" ]; then
         kfsd_stop TERM
-        mkdir -p "$T/shared"
-        chmod 755 "$T" "$T/shared"
+        chmod 755 "$T"
         mkfifo "$T/ready"
         "$KFS_BIN/kfsd" --foreground --create --run-dir "$T/shared" --cache-dir "$T/cache2" --ready-fd 7 "sqlite:$T/users.db" 7>"$T/ready" 2>"$T/users.log" &
         read -r line <"$T/ready"

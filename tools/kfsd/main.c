@@ -35,7 +35,7 @@ static const char usage_text[] =
     "  --linger SECONDS   how long a private kfsd outlives its last client (configuration: linger_s)\n"
     "  --commit MODE      close: close(2) returns when the content is committed (default); session: soon after\n"
     "  --cache-dir DIR    where the content of files in use lies; one volume only (configuration: cache_dir)\n"
-    "  --run-dir DIR      where the socket is made (default: $XDG_RUNTIME_DIR/kfs, /run/user/UID/kfs or /tmp/kfs-UID)\n"
+    "  --run-dir DIR      where the socket is made (default: /run/kfs, or for a private one $XDG_RUNTIME_DIR/kfs, /run/user/UID/kfs or /tmp/kfs-UID)\n"
     "  --socket PATH      the socket itself; with several volumes they share it\n"
     "  --config FILE      read this configuration instead of the default ones\n"
     "  --log FILE         append log lines to FILE instead of standard error (a private one without a terminal: beside its socket)\n"
@@ -206,19 +206,22 @@ static void clean_process(void)
 
 /* ---- where sockets go -------------------------------------------------------------------------------------------------------- */
 
-/* A directory that only we can write, made if needed: nobody may put a socket of his own in our place. */
+/* A directory that only we can write, made if needed: nobody may put a socket of his own in our place. A node's daemon lets others look for its socket. */
 static int run_dir_try(const char *dir, bool strict)
 {
-    char parent[KFS_PATH_MAX];
-    snprintf(parent, sizeof parent, "%s", dir);
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+    mode_t others = kfsd.opt.private_ ? 0 : 055;
+    if (mkdir(dir, 0700) == 0) {
+        if (others && chmod(dir, 0700 | others) < 0)
+            return -errno;
+    } else if (errno != EEXIST) {
         return -errno;
+    }
     struct stat st;
     if (lstat(dir, &st) < 0)
         return -errno;
     if (!S_ISDIR(st.st_mode))
         return -ENOTDIR;
-    if (strict && (st.st_uid != geteuid() || (st.st_mode & 077)))
+    if (strict && (st.st_uid != geteuid() || (st.st_mode & 077 & ~others)))
         return -EPERM;
     return access(dir, W_OK | X_OK) < 0 ? -errno : 0;
 }
@@ -235,15 +238,17 @@ static int run_dir_choose(const struct kfsd_vol *v, char *buf, size_t cap, struc
     }
     const char *xdg = getenv("XDG_RUNTIME_DIR"), *tmp = getenv("TMPDIR");
     char dir[KFS_PATH_MAX];
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         dir[0] = 0;
-        if (i == 0 && xdg && xdg[0] == '/')
+        if (i == 0 && !kfsd.opt.private_)
+            snprintf(dir, sizeof dir, "/run/kfs");
+        else if (i == 1 && xdg && xdg[0] == '/')
             snprintf(dir, sizeof dir, "%s/kfs", xdg);
-        else if (i == 1)
-            snprintf(dir, sizeof dir, "/run/user/%u/kfs", geteuid());
         else if (i == 2)
+            snprintf(dir, sizeof dir, "/run/user/%u/kfs", geteuid());
+        else if (i == 3)
             snprintf(dir, sizeof dir, "/tmp/kfs-%u", geteuid());
-        else if (i == 3 && tmp && tmp[0] == '/')
+        else if (i == 4 && tmp && tmp[0] == '/')
             snprintf(dir, sizeof dir, "%s/kfs-%u", tmp, geteuid());
         if (dir[0] && strlen(dir) + 24 <= KFS_SOCKET_PATH_MAX && run_dir_try(dir, true) == 0) {
             snprintf(buf, cap, "%s", dir);
