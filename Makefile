@@ -47,6 +47,7 @@ shim.src  := $(wildcard preload/*.c preload/*.S)
 unit.src  := $(wildcard tests/unit/*/test_*.c)
 probe.src := $(wildcard tests/preload/probes/*.c)
 bench.src := $(wildcard tests/bench/*.c)
+missed.src := $(wildcard tests/missed/*.c)
 
 # Changed flags rebuild everything that they were used for.
 FLAGS := $(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) $(LDHARDEN) $(SHIMFLAGS)
@@ -60,9 +61,10 @@ LIBS_BASE  := -lpthread
 BINS  := $(B)/bin/kfsd $(B)/bin/kfs $(B)/bin/kfs-run
 UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(unit.src))
 PROBES := $(patsubst tests/preload/probes/%.c,$(B)/probes/%,$(probe.src))
+MISSED := $(patsubst tests/missed/%.c,$(B)/missed/%,$(missed.src))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 
-.PHONY: all bins objects shim units probes benches run test check unit lint asan tsan cross analyze bench docs install clean help
+.PHONY: all bins objects shim units probes benches run test check unit lint asan tsan missed cross analyze bench docs install clean help
 .DELETE_ON_ERROR:
 all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) ## build everything (build/bin, build/lib)
 
@@ -83,7 +85,8 @@ $(BINS):
 SHIM_OBJS := $(patsubst %,$(B)/shim/%.o,$(shim.src) $(pure.src))
 $(B)/lib/libkfs.so: $(SHIM_OBJS) preload/exports.map
 	@mkdir -p $(@D); echo "  cc $@"
-	$(E)$(CC) -shared -o $@ $(SHIM_OBJS) -Wl,-soname,libkfs.so -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
+	$(E)$(CC) -shared -o $@.new $(SHIM_OBJS) -Wl,-soname,libkfs.so -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
+	@mv -f $@.new $@ # whole or not at all: running programs have the old one mapped, starting ones preload it
 $(B)/shim/%.o: % $(B)/flags
 	@mkdir -p $(@D); echo "  cc $@"
 	$(E)$(CC) $(SHIMFLAGS) -MMD -MP -c -o $@ $<
@@ -99,6 +102,9 @@ $(B)/tests/%: tests/unit/%.c $(B)/libkfs-core.a
 $(B)/probes/%: tests/preload/probes/%.c
 	@mkdir -p $(@D); echo "  cc $@"
 	$(E)$(CC) -std=gnu11 -D_GNU_SOURCE -I. $(OPT) -Wall -Wextra -MMD -MP -o $@ $< -lpthread -ldl
+$(B)/missed/%: tests/missed/%.c
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) -std=gnu11 -D_GNU_SOURCE -I. $(OPT) -Wall -Wextra -Werror -MMD -MP -o $@ $<
 $(B)/bench/%: tests/bench/%.c
 	@mkdir -p $(@D); echo "  cc $@"
 	$(E)$(CC) -std=gnu11 -D_GNU_SOURCE -I. -O2 -Wall -Wextra -MMD -MP -o $@ $< -lpthread
@@ -153,6 +159,11 @@ cross: ## everything compiled for aarch64; libkfs.so for it, tested under qemu-u
 	@$(MAKE_Q) V=aarch64 CC=$(CROSS_CC) CFLAGS='-idirafter /usr/include' objects shim probes
 	@tests/lint/shim-symbols.sh build/aarch64/lib/libkfs.so && tests/lint/shim-exports.sh build/aarch64/lib/libkfs.so
 	@KFS_TEST_LOGS=build/aarch64/test-logs tests/lib/run-all $(wildcard tests/cross/*.sh)
+
+missed: ## file calls that reached the kernel past the shim, over the tests with real programs
+	@tests/lib/deps test
+	@$(MAKE_Q) all probes $(MISSED)
+	@tests/missed/run
 
 analyze: ## gcc's static analyser
 	@$(MAKE_Q) V=analyze OPT='-O1 -g -fanalyzer' all

@@ -489,6 +489,18 @@ static long dents_fill(struct stream *s, char *buf, size_t size)
     }
 }
 
+ssize_t kfs_do_getdirentries(int fd, char *buf, size_t size, off_t *base)
+{
+    struct kfs_fdinfo i;
+    if (!kfs_pre_fd(fd, &i))
+        return kfs_real.getdirentries(fd, buf, size, base);
+    off_t pos = kfs_sys3(SYS_lseek, fd, 0, SEEK_CUR);
+    ssize_t n = kfs_do_getdents64(fd, buf, size);
+    if (n >= 0)
+        *base = pos;
+    return n;
+}
+
 ssize_t kfs_do_getdents64(int fd, void *buf, size_t size)
 {
     struct kfs_fdinfo i;
@@ -919,10 +931,16 @@ int kfs_do_ftw(const char *path, int (*fn)(const char *, const struct stat *, in
 int kfs_do_nftw(const char *path, int (*fn)(const char *, const struct stat *, int, struct FTW *),
                 int depth, int flags)
 {
-    (void)depth;
     if (flags & ~(FTW_PHYS | FTW_MOUNT | FTW_CHDIR | FTW_DEPTH | FTW_ACTIONRETVAL)) {
         errno = EINVAL;
         return -1;
+    }
+    /* libc's walk with FTW_CHDIR changes the working directory inside: unnoticed by us while fn runs. */
+    bool host = !kfs_pre_maybe(AT_FDCWD, path) && !(flags & FTW_CHDIR && kfs_pre_vol_count);
+    if (host) {
+        int r = kfs_real.nftw(path, fn, depth, flags);
+        if (r != -1 || errno != ENOENT || !kfs_pre_late(AT_FDCWD, path, true))
+            return r;
     }
     return walk(path, NULL, fn, flags);
 }

@@ -409,7 +409,8 @@ static bool begins_ours(char *const *argv)
 
 void *kfs_do_fts_open(char *const *argv, int options, int (*compare)(const void **, const void **))
 {
-    if (!begins_ours(argv))
+    /* libc's walk changes the working directory inside, and back: from a volume that would go unnoticed. */
+    if (!begins_ours(argv) && (options & FTS_NOCHDIR || !kfs_pre_cwd.vol))
         return kfs_real.fts_open(argv, options, compare);
     return walker_open(argv, options, (int (*)(const FTSENT **, const FTSENT **))(void *)compare);
 }

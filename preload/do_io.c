@@ -2,7 +2,9 @@
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
+#include <dirent.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -459,6 +461,28 @@ int kfs_do_recvmmsg(int fd, struct mmsghdr *msgs, unsigned count, int flags, str
     return r;
 }
 
+int kfs_do_pidfd_getfd(int pidfd, int fd, unsigned flags)
+{
+    int r = kfs_real.pidfd_getfd(pidfd, fd, flags);
+    if (r >= 0)
+        kfs_pre_fd_unknown(r);
+    return r;
+}
+
+/* RESOLVE_* promises are the kernel's: callers fall back to openat. */
+int kfs_do_openat2(int dirfd, const char *path, const struct open_how *how, size_t size)
+{
+    struct kfs_loc loc;
+    const uint64_t *word = (const void *)how; /* flags, mode, resolve */
+    if (kfs_pre_where(dirfd, path, &loc) == KFS_HOST)
+        return kfs_real.openat2(dirfd, path, how, size);
+    if (!how || size < 24)
+        return (int)kfs_pre_ret(how ? -EINVAL : -EFAULT);
+    if (size > 24 || word[2] || word[0] > INT32_MAX || word[1] > 07777)
+        return (int)kfs_pre_ret(-ENOSYS);
+    return kfs_do_openat(dirfd, path, (int)word[0], (mode_t)word[1]);
+}
+
 /* --- syscall() ------------------------------------------------------------------------------------------------------------------------------ */
 #define P(i) ((char *)a[i])
 #define I(i) ((int)a[i])
@@ -479,33 +503,72 @@ int kfs_do_recvmmsg(int fd, struct mmsghdr *msgs, unsigned count, int flags, str
 #define SYS_pidfd_getfd 438
 #endif
 
+/* Newer than many headers; the same numbers on all architectures. */
+enum {
+    NR_open_tree = 428,
+    NR_move_mount = 429,
+    NR_fspick = 433,
+    NR_mount_setattr = 442,
+    NR_setxattrat = 463,
+    NR_getxattrat = 464,
+    NR_listxattrat = 465,
+    NR_removexattrat = 466,
+    NR_open_tree_attr = 467,
+    NR_file_getattr = 468,
+    NR_file_setattr = 469,
+};
+
 static long straight(long number, const long a[6])
 {
     return kfs_pre_ret(kfs_sys6(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }
 
-/* The numbers whose first words are (dirfd, path). True: *ret is the answer. */
-static bool sys_at(long n, const long a[6], long *ret)
+/* The wrappers' two questions: before the kernel was asked, and after it said ENOENT (`late`), when a host symlink may lead into a volume. */
+static bool perhaps(int dirfd, const char *path, bool late)
 {
-    if (!kfs_pre_maybe(I(0), P(1)))
+    return late ? path && kfs_pre_late(dirfd, path, true) : kfs_pre_maybe(dirfd, path);
+}
+
+/* What is not served of a volume: the answer of a kernel that is too old for it, after which programs take the older calls. */
+static bool sys_unknown(int dirfd, const char *path, long *ret)
+{
+    struct kfs_loc loc;
+    struct kfs_fdinfo i;
+    bool ours = path && *path ? kfs_pre_where(dirfd, path, &loc) == KFS_OURS : kfs_pre_fd(dirfd, &i);
+    if (ours)
+        *ret = kfs_pre_ret(-ENOSYS);
+    return ours;
+}
+
+/* The numbers whose first words are (dirfd, path). True: *ret is the answer. */
+static bool sys_at(long n, const long a[6], bool late, long *ret)
+{
+    if (!perhaps(I(0), P(1), late))
         return false;
     switch (n) {
     case SYS_openat:
         *ret = kfs_do_openat(I(0), P(1), I(2), (mode_t)a[3]);
         return true;
-    case SYS_openat2: {
-        struct kfs_loc loc;
-        const uint64_t *how = (const void *)a[2]; /* flags, mode, resolve */
-        if (kfs_pre_where(I(0), P(1), &loc) == KFS_HOST)
-            return false;
-        if (a[3] == 24 && how && how[2] == 0 && how[0] <= 0x7fffffff) {
-            *ret = kfs_do_openat(I(0), P(1), (int)how[0], (mode_t)how[1]);
-            return true;
-        }
-        *ret = -1;
-        errno = ENOSYS; /* RESOLVE_* promises are the kernel's: callers fall back to openat */
+    case SYS_openat2:
+        *ret = kfs_do_openat2(I(0), P(1), (const struct open_how *)a[2], (size_t)a[3]);
         return true;
-    }
+#ifdef SYS_futimesat
+    case SYS_futimesat:
+        *ret = kfs_do_futimesat(I(0), P(1), (const struct timeval *)a[2]);
+        return true;
+#endif
+    case NR_open_tree:
+    case NR_move_mount:
+    case NR_fspick:
+    case NR_mount_setattr:
+    case NR_setxattrat:
+    case NR_getxattrat:
+    case NR_listxattrat:
+    case NR_removexattrat:
+    case NR_open_tree_attr:
+    case NR_file_getattr:
+    case NR_file_setattr:
+        return sys_unknown(I(0), P(1), ret);
     case SYS_newfstatat:
         *ret = kfs_do_fstatat(I(0), P(1), (struct stat *)a[2], I(3));
         return true;
@@ -550,11 +613,11 @@ static bool sys_at(long n, const long a[6], long *ret)
     }
 }
 
-static bool sys_names2(long n, const long a[6], long *ret)
+static bool sys_names2(long n, const long a[6], bool late, long *ret)
 {
     switch (n) {
     case SYS_symlinkat:
-        if (!kfs_pre_maybe(I(1), P(2)))
+        if (!perhaps(I(1), P(2), late))
             return false;
         *ret = kfs_do_symlinkat(P(0), I(1), P(2));
         return true;
@@ -562,12 +625,35 @@ static bool sys_names2(long n, const long a[6], long *ret)
     case SYS_renameat:
 #endif
     case SYS_renameat2:
-        if (!kfs_pre_maybe(I(0), P(1)) && !kfs_pre_maybe(I(2), P(3)))
+        if (!perhaps(I(0), P(1), late) && !perhaps(I(2), P(3), late))
             return false;
         *ret = kfs_do_renameat2(I(0), P(1), I(2), P(3), n == SYS_renameat2 ? (unsigned)a[4] : 0);
         return true;
+#ifdef SYS_rename
+    case SYS_rename:
+    case SYS_link:
+        if (!perhaps(AT_FDCWD, P(0), late) && !perhaps(AT_FDCWD, P(1), late))
+            return false;
+        *ret = n == SYS_rename ? kfs_do_rename(P(0), P(1)) : kfs_do_link(P(0), P(1));
+        return true;
+    case SYS_symlink:
+        if (!perhaps(AT_FDCWD, P(1), late))
+            return false;
+        *ret = kfs_do_symlink(P(0), P(1));
+        return true;
+#endif
+    case SYS_inotify_add_watch:
+        if (!perhaps(AT_FDCWD, P(1), late))
+            return false;
+        *ret = kfs_do_inotify_add_watch(I(0), P(1), (uint32_t)a[2]);
+        return true;
+    case SYS_fanotify_mark:
+        if (!perhaps(I(3), P(4), late))
+            return false;
+        *ret = kfs_do_fanotify_mark(I(0), (unsigned)a[1], (uint64_t)a[2], I(3), P(4));
+        return true;
     case SYS_linkat:
-        if (!kfs_pre_maybe(I(0), P(1)) && !kfs_pre_maybe(I(2), P(3)))
+        if (!perhaps(I(0), P(1), late) && !perhaps(I(2), P(3), late))
             return false;
         *ret = kfs_do_linkat(I(0), P(1), I(2), P(3), I(4));
         return true;
@@ -576,13 +662,13 @@ static bool sys_names2(long n, const long a[6], long *ret)
     }
 }
 
-/* The old calls on plain paths, where the architecture has them. */
-static bool sys_path(long n, const long a[6], long *ret)
+/* Calls on one plain path; the older ones where the architecture has them. */
+static bool sys_path(long n, const long a[6], bool late, long *ret)
 {
-#ifdef SYS_open
-    if (!kfs_pre_maybe(AT_FDCWD, P(0)))
+    if (!perhaps(AT_FDCWD, P(0), late))
         return false;
     switch (n) {
+#ifdef SYS_open
     case SYS_open:
         *ret = kfs_do_open(P(0), I(1), (mode_t)a[2]);
         return true;
@@ -619,24 +705,66 @@ static bool sys_path(long n, const long a[6], long *ret)
     case SYS_lchown:
         *ret = kfs_do_lchown(P(0), (uid_t)a[1], (gid_t)a[2]);
         return true;
-    case SYS_rename:
-        *ret = kfs_do_rename(P(0), P(1));
+    case SYS_mknod:
+        *ret = kfs_do_mknod(P(0), (mode_t)a[1], (dev_t)a[2]);
         return true;
-    case SYS_link:
-        *ret = kfs_do_link(P(0), P(1));
+    case SYS_utime:
+        *ret = kfs_do_utime(P(0), (const struct utimbuf *)a[1]);
         return true;
-    default:
-        break;
-    }
+    case SYS_utimes:
+        *ret = kfs_do_utimes(P(0), (const struct timeval *)a[1]);
+        return true;
 #endif
-    switch (n) {
     case SYS_truncate:
         *ret = kfs_do_truncate(P(0), a[1]);
+        return true;
+    case SYS_statfs:
+        *ret = kfs_do_statfs(P(0), (struct statfs *)a[1]);
+        return true;
+    case SYS_chroot:
+        *ret = kfs_do_chroot(P(0));
+        return true;
+    case SYS_getxattr:
+        *ret = kfs_do_getxattr(P(0), P(1), P(2), (size_t)a[3]);
+        return true;
+    case SYS_lgetxattr:
+        *ret = kfs_do_lgetxattr(P(0), P(1), P(2), (size_t)a[3]);
+        return true;
+    case SYS_setxattr:
+        *ret = kfs_do_setxattr(P(0), P(1), P(2), (size_t)a[3], I(4));
+        return true;
+    case SYS_lsetxattr:
+        *ret = kfs_do_lsetxattr(P(0), P(1), P(2), (size_t)a[3], I(4));
+        return true;
+    case SYS_listxattr:
+        *ret = kfs_do_listxattr(P(0), P(1), (size_t)a[2]);
+        return true;
+    case SYS_llistxattr:
+        *ret = kfs_do_llistxattr(P(0), P(1), (size_t)a[2]);
+        return true;
+    case SYS_removexattr:
+        *ret = kfs_do_removexattr(P(0), P(1));
+        return true;
+    case SYS_lremovexattr:
+        *ret = kfs_do_lremovexattr(P(0), P(1));
         return true;
     default:
         return false;
     }
 }
+
+#ifdef SYS_getdents
+/* A record of getdents64 as getdents has it: the name a byte earlier, the type in the last byte; the length is the same. */
+static long dirent_to_old(char *record)
+{
+    struct dirent *d = (struct dirent *)(void *)record;
+    unsigned char type = d->d_type;
+    size_t head = offsetof(struct dirent, d_type);
+    memmove(record + head, d->d_name, strlen(d->d_name) + 1);
+    record[d->d_reclen - 1] = (char)type;
+    return d->d_reclen;
+}
+#endif
 
 static bool sys_fd(long n, const long a[6], long *ret)
 {
@@ -658,6 +786,28 @@ static bool sys_fd(long n, const long a[6], long *ret)
         return true;
     case SYS_getdents64:
         *ret = kfs_do_getdents64(I(0), P(1), (size_t)a[2]);
+        return true;
+#ifdef SYS_getdents
+    case SYS_getdents:
+        *ret = kfs_do_getdents64(I(0), P(1), (size_t)a[2]);
+        for (long at = 0; at < *ret;)
+            at += dirent_to_old(P(1) + at);
+        return true;
+#endif
+    case SYS_fstatfs:
+        *ret = kfs_do_fstatfs(I(0), (struct statfs *)a[1]);
+        return true;
+    case SYS_fgetxattr:
+        *ret = kfs_do_fgetxattr(I(0), P(1), P(2), (size_t)a[3]);
+        return true;
+    case SYS_fsetxattr:
+        *ret = kfs_do_fsetxattr(I(0), P(1), P(2), (size_t)a[3], I(4));
+        return true;
+    case SYS_flistxattr:
+        *ret = kfs_do_flistxattr(I(0), P(1), (size_t)a[2]);
+        return true;
+    case SYS_fremovexattr:
+        *ret = kfs_do_fremovexattr(I(0), P(1));
         return true;
     case SYS_fchmod:
         *ret = kfs_do_fchmod(I(0), (mode_t)a[1]);
@@ -686,6 +836,11 @@ static bool sys_other(long n, const long a[6], long *ret)
     case SYS_dup3:
         *ret = kfs_do_dup3(I(0), I(1), I(2));
         return true;
+#ifdef SYS_dup2
+    case SYS_dup2:
+        *ret = kfs_do_dup2(I(0), I(1));
+        return true;
+#endif
     case SYS_chdir:
         *ret = kfs_do_chdir(P(0));
         return true;
@@ -717,17 +872,18 @@ static bool sys_other(long n, const long a[6], long *ret)
     case SYS_recvmsg:
         *ret = kfs_do_recvmsg(I(0), (struct msghdr *)a[1], I(2));
         return true;
+    case SYS_recvmmsg:
+        *ret = kfs_do_recvmmsg(I(0), (struct mmsghdr *)a[1], (unsigned)a[2], I(3), (struct timespec *)a[4]);
+        return true;
     case SYS_pidfd_getfd:
-        *ret = straight(n, a);
-        if (*ret >= 0)
-            kfs_pre_fd_unknown((int)*ret);
+        *ret = kfs_do_pidfd_getfd(I(0), I(1), (unsigned)a[2]);
         return true;
     default:
         return false;
     }
 }
 
-static bool served(long n, const long a[6], long *ret)
+static bool served(long n, const long a[6], bool late, long *ret)
 {
     switch (n) {
     case SYS_openat:
@@ -745,25 +901,54 @@ static bool served(long n, const long a[6], long *ret)
     case SYS_unlinkat:
     case SYS_readlinkat:
     case SYS_name_to_handle_at:
-        return sys_at(n, a, ret);
+#ifdef SYS_futimesat
+    case SYS_futimesat:
+#endif
+    case NR_open_tree:
+    case NR_move_mount:
+    case NR_fspick:
+    case NR_mount_setattr:
+    case NR_setxattrat:
+    case NR_getxattrat:
+    case NR_listxattrat:
+    case NR_removexattrat:
+    case NR_open_tree_attr:
+    case NR_file_getattr:
+    case NR_file_setattr:
+        return sys_at(n, a, late, ret);
     case SYS_symlinkat:
     case SYS_renameat2:
     case SYS_linkat:
+    case SYS_inotify_add_watch:
+    case SYS_fanotify_mark:
+#ifdef SYS_rename
+    case SYS_rename:
+    case SYS_link:
+    case SYS_symlink:
+#endif
 #ifdef SYS_renameat
     case SYS_renameat:
 #endif
-        return sys_names2(n, a, ret);
+        return sys_names2(n, a, late, ret);
     case SYS_close:
     case SYS_fstat:
     case SYS_fsync:
     case SYS_fdatasync:
     case SYS_syncfs:
     case SYS_getdents64:
+#ifdef SYS_getdents
+    case SYS_getdents:
+#endif
+    case SYS_fstatfs:
+    case SYS_fgetxattr:
+    case SYS_fsetxattr:
+    case SYS_flistxattr:
+    case SYS_fremovexattr:
     case SYS_fchmod:
     case SYS_fchown:
     case SYS_dup:
     case SYS_fcntl:
-        return sys_fd(n, a, ret);
+        return !late && sys_fd(n, a, ret);
     case SYS_truncate:
 #ifdef SYS_open
     case SYS_open:
@@ -778,19 +963,39 @@ static bool served(long n, const long a[6], long *ret)
     case SYS_chmod:
     case SYS_chown:
     case SYS_lchown:
-    case SYS_rename:
-    case SYS_link:
+    case SYS_mknod:
+    case SYS_utime:
+    case SYS_utimes:
 #endif
-        return sys_path(n, a, ret);
+    case SYS_statfs:
+    case SYS_chroot:
+    case SYS_getxattr:
+    case SYS_lgetxattr:
+    case SYS_setxattr:
+    case SYS_lsetxattr:
+    case SYS_listxattr:
+    case SYS_llistxattr:
+    case SYS_removexattr:
+    case SYS_lremovexattr:
+        return sys_path(n, a, late, ret);
     default:
-        return sys_other(n, a, ret);
+        return !late && sys_other(n, a, ret);
     }
 }
 
 long kfs_do_syscall(long number, const long a[6])
 {
     long ret;
-    if (kfs_pre_vol_count && served(number, a, &ret))
+    if (kfs_pre_vol_count && served(number, a, false, &ret))
         return ret;
-    return kfs_real.syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    ret = kfs_real.syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (KFS_UNLIKELY(ret == -1) && errno == ENOENT && kfs_pre_vol_count) {
+        long again;
+        if (served(number, a, true, &again))
+            ret = again;
+        else
+            errno = ENOENT;
+        kfs_pre_late_end();
+    }
+    return ret;
 }

@@ -463,3 +463,17 @@ int kfs_do_name_to_handle_at(int dirfd, const char *path, struct file_handle *ha
         return kfs_real.name_to_handle_at(AT_FDCWD, loc.host, handle, mount_id, flags);
     return (int)kfs_pre_ret(w < 0 ? w : -EOPNOTSUPP);
 }
+
+int kfs_do_fanotify_mark(int fd, unsigned flags, uint64_t mask, int dirfd, const char *path)
+{
+    struct kfs_loc loc;
+    struct kfs_fdinfo i;
+    if (!path)
+        return kfs_pre_fd(dirfd, &i) ? (int)kfs_pre_ret(-EOPNOTSUPP) : kfs_real.fanotify_mark(fd, flags, mask, dirfd, path);
+    int w = kfs_pre_where(dirfd, path, &loc);
+    if (w == KFS_HOST)
+        return kfs_real.fanotify_mark(fd, flags, mask, dirfd, path);
+    if (w == KFS_HOST_AT)
+        return kfs_real.fanotify_mark(fd, flags, mask, AT_FDCWD, loc.host);
+    return (int)kfs_pre_ret(w < 0 ? w : -EOPNOTSUPP);
+}

@@ -175,6 +175,15 @@ int kfs_do_fchdir(int fd)
     return chdir_done(kfs_sys_fchdir(fd));
 }
 
+/* libc changes the directory inside. */
+int kfs_do_daemon(int nochdir, int noclose)
+{
+    int r = kfs_real.daemon(nochdir, noclose);
+    if (r == 0 && kfs_pre_vol_count)
+        kfs_pre_cwd_refresh();
+    return r;
+}
+
 /* A process root is the kernel's: no dead directory can stand for it. */
 int kfs_do_chroot(const char *path)
 {
@@ -338,4 +347,13 @@ char *kfs_do_realpath(const char *path, char *resolved)
 char *kfs_do_canonicalize_file_name(const char *path)
 {
     return kfs_do_realpath(path, NULL);
+}
+
+/* The key of System V IPC: 8 bits of the id, 8 of the device, 16 of the inode, as libc makes it. */
+int kfs_do_ftok(const char *path, int id)
+{
+    struct stat s;
+    if (stat(path, &s) < 0)
+        return -1;
+    return (int)((uint32_t)id << 24 | (uint32_t)(s.st_dev & 0xff) << 16 | (uint32_t)(s.st_ino & 0xffff));
 }

@@ -172,6 +172,15 @@ static int raw_execveat(int dirfd, const char *path, char *const argv[], char *c
     return (int)kfs_pre_ret(kfs_sys6(SYS_execveat, dirfd, (long)path, (long)argv, (long)envp, flags, 0));
 }
 
+static int raw_openat2(int dirfd, const char *path, const struct open_how *how, size_t size)
+{
+    return (int)kfs_pre_ret(kfs_sys4(437, dirfd, (long)path, (long)how, (long)size));
+}
+static int raw_pidfd_getfd(int pidfd, int fd, unsigned flags)
+{
+    return (int)kfs_pre_ret(kfs_sys3(438, pidfd, fd, flags));
+}
+
 #define RAW(name)                                                                                  \
     if (!kfs_real.name)                                                                            \
     kfs_real.name = raw_##name
@@ -190,6 +199,8 @@ static void fill_raw(void)
     RAW(closefrom);
     RAW(getdents64);
     RAW(execveat);
+    RAW(openat2);
+    RAW(pidfd_getfd);
 }
 
 #define IS_POINTER(ret) _Generic((ret){0}, int: 0, long: 0, unsigned: 0, default: 1)

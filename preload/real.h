@@ -30,6 +30,7 @@ struct msghdr;
 struct mmsghdr;
 struct sockaddr;
 struct file_handle;
+struct open_how;
 struct FTW;
 struct __dirstream;
 struct _IO_FILE;

@@ -5,10 +5,12 @@
  */
 #if defined __aarch64__
     .text
-    .globl vfork
+    .globl vfork, __vfork
     .type vfork, %function
+    .type __vfork, %function
     .p2align 4
 vfork:
+__vfork:
     .cfi_startproc
     hint #34 /* bti c */
     mrs x2, tpidr_el0
@@ -48,5 +50,6 @@ vfork:
     ret
     .cfi_endproc
     .size vfork, .-vfork
+    .size __vfork, .-__vfork
 #endif
     .section .note.GNU-stack, "", %progbits

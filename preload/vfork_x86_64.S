@@ -6,10 +6,12 @@
  */
 #if defined __x86_64__
     .text
-    .globl vfork
+    .globl vfork, __vfork
     .type vfork, @function
+    .type __vfork, @function
     .p2align 4
 vfork:
+__vfork:
     .cfi_startproc
     movq kfs_pre_in_vfork@gottpoff(%rip), %rdx
     movl %fs:(%rdx), %esi
@@ -39,5 +41,6 @@ vfork:
     ret
     .cfi_endproc
     .size vfork, .-vfork
+    .size __vfork, .-__vfork
 #endif
     .section .note.GNU-stack, "", %progbits

@@ -4,6 +4,7 @@
 # Output   One line a case on stdout: `ok NAME`, `not ok NAME  why` or `skip NAME  why`; details are indented. tests/lib/run-all counts them.
 # Settings KFS_BIN (build/bin), KFS_PROBES (build/probes), KFS_TEST_ONLY (only cases whose name matches this pattern),
 #          KFS_LIB (build/lib/libkfs.so; used when KFS_BIN, such as a sanitizer's build, has none beside it),
+#          KFS_TEST_TRACER (a program put before each program on the volume: TRACER FILE PREFIX CACHE CMD…) and KFS_TEST_TRACE (its FILE),
 #          KFS_TEST_PLAIN=1 (a plain directory takes the place of KFS: the tests test themselves), KFS_TEST_KEEP=1 (keep the temporary directory).
 # Names    T temporary directory · P prefix of the volume · D the case's directory (on either side) · H a host directory of the case.
 
@@ -69,7 +70,8 @@ krun() {
     if [ -n "$KFS_PLAIN" ]; then
         timeout -k 5 "${KRUN_LIMIT:-120}" "$@"
     else
-        timeout -k 5 "${KRUN_LIMIT:-120}" "$KFS_BIN/kfs-run" --create --at "$P=$URL" ${KRUN_OPTS:-} -- "$@"
+        timeout -k 5 "${KRUN_LIMIT:-120}" "$KFS_BIN/kfs-run" --create --at "$P=$URL" ${KRUN_OPTS:-} -- \
+            ${KFS_TEST_TRACER:+"$KFS_TEST_TRACER" "$KFS_TEST_TRACE" "$P" "$T/cache"} "$@"
     fi
 }
 

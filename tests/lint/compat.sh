@@ -31,10 +31,15 @@ awk '
             target = rest; sub(/^[^,]*, */, "", target); sub(/ *,.*/, "", target)
             also[target] = also[target] (also[target] == "" ? "" : ", ") "`" name "`"
         }
+        if (kind ~ /^(PASS|SKIP)$/ && /^[A-Z]/ && note ~ /^as [A-Za-z0-9_]+$/) {
+            target = substr(note, 4)
+            also[target] = also[target] (also[target] == "" ? "" : ", ") "`" name "`"
+        }
         next
     }
     /^\/\* *-+ / { title = $0; sub(/^\/\* *-+ */, "", title); sub(/ *-* *\*\/ *$/, "", title); title = toupper(substr(title, 1, 1)) substr(title, 2); open = 0 }
     !/^[A-Z]+\(/ || kind == "ALIAS" { next }
+    kind ~ /^(PASS|SKIP)$/ && note ~ /^as [A-Za-z0-9_]+$/ { next }
     kind == "PASS" { row(name, "passes", note); next }
     kind == "SKIP" { row(name, "absent", note); next }
     kind == "FORWARD" {

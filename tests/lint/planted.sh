@@ -50,6 +50,12 @@ must_fail "a row without an export" 'does not export thrice' "$here/shim-exports
 echo 'NONSENSE(int, twice)' >"$tmp/calls"
 must_fail "a row that is not understood" 'not understood' "$here/compat.sh" "$tmp/calls"
 
+"$here/libc-symbols.sh"
+for gone in 'CALL(int, ftok,' 'PASS(read,' 'SKIP(wordexp,' 'ALIAS(__connect,'; do
+    grep -vF "$gone" "$here/../../preload/calls.def" >"$tmp/calls"
+    must_fail "a function of libc without a row ($gone)" "neither a row" "$here/libc-symbols.sh" "$tmp/calls"
+done
+
 # A symbol newer than the oldest glibc, and a library beside libc.
 cat >"$tmp/new.c" <<'END'
 #include <sys/random.h>
