@@ -31,7 +31,7 @@ struct kfs_cache_dead {
 
 struct kfs_cache {
     char *dir; /* as the kernel shows it in /proc/self/fd: absolute, without symlinks */
-    int dir_fd, f_fd, w_fd, t_fd, d_fd;
+    int dir_fd, f_fd, w_fd, t_fd, d_fd, n_fd;
     bool on_tmpfs;
     uint64_t cap_bytes; /* 0: none */
     uint64_t counter;   /* of names in t/; atomic */

@@ -342,8 +342,8 @@ static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id,
     struct {
         const char *name;
         int *fd;
-    } subs[] = {{"f", &c->f_fd}, {"w", &c->w_fd}, {"t", &c->t_fd}, {"d", &c->d_fd}};
-    for (size_t i = 0; i < 4; i++)
+    } subs[] = {{"f", &c->f_fd}, {"w", &c->w_fd}, {"t", &c->t_fd}, {"d", &c->d_fd}, {"n", &c->n_fd}};
+    for (size_t i = 0; i < sizeof subs / sizeof *subs; i++)
         if ((rc = open_sub(c, subs[i].name, subs[i].fd, err)) < 0)
             return rc;
     if ((rc = empty_sub(c, c->t_fd, "t", err)) < 0 || (rc = empty_sub(c, c->d_fd, "d", err)) < 0)
@@ -352,7 +352,7 @@ static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id,
     if (rebooted) {
         /* The new boot id is written last: interrupted, all of this is done again. */
         if ((rc = lose_live(c, err)) < 0 || (rc = empty_sub(c, c->f_fd, "f", err)) < 0 ||
-            (rc = id_write(c, volume_id, boot, err)) < 0)
+            (rc = empty_sub(c, c->n_fd, "n", err)) < 0 || (rc = id_write(c, volume_id, boot, err)) < 0)
             return rc;
     }
     struct statfs fs;
@@ -370,7 +370,7 @@ int kfs_cache_open(const char *dir, const char *volume_id, uint64_t cap_bytes,
     struct kfs_cache *c = calloc(1, sizeof *c);
     if (!c)
         return KFS_FAIL(err, ENOMEM, "open cache directory '%s': out of memory", dir);
-    c->dir_fd = c->f_fd = c->w_fd = c->t_fd = c->d_fd = -1;
+    c->dir_fd = c->f_fd = c->w_fd = c->t_fd = c->d_fd = c->n_fd = -1;
     c->cap_bytes = cap_bytes;
     pthread_mutex_init(&c->lock, NULL);
     pthread_mutex_init(&c->dead_lock, NULL);
@@ -393,7 +393,7 @@ void kfs_cache_close(struct kfs_cache *c)
         return;
     kfs_cache_dead_clear(c);
     kfs_cache_index_clear(c);
-    const int fds[] = {c->f_fd, c->w_fd, c->t_fd, c->d_fd, c->dir_fd};
+    const int fds[] = {c->f_fd, c->w_fd, c->t_fd, c->d_fd, c->n_fd, c->dir_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         if (fds[i] >= 0)
             close(fds[i]);

@@ -68,6 +68,11 @@ int kfs_cache_dead_dir(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err);
 /* Likewise an O_PATH descriptor of a removed symlink, for O_PATH | O_NOFOLLOW on a symlink. */
 int kfs_cache_dead_link(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err);
 
+/* An O_PATH descriptor of the kernel's FIFO or socket (type: S_IFIFO, S_IFSOCK) that stands for ino; made if it is not there. */
+int kfs_cache_node(struct kfs_cache *c, kfs_ino_t ino, uint32_t type, struct kfs_err *err);
+void kfs_cache_node_drop(struct kfs_cache *c, kfs_ino_t ino); /* its inode is gone */
+int kfs_cache_each_node(struct kfs_cache *c, kfs_cache_each_cb cb, void *arg); /* an inode may come more than once */
+
 /* Unlink clean files, least recently used first, until used <= target (0 = all). Returns bytes freed. Called by itself when above the cap. */
 int64_t kfs_cache_evict(struct kfs_cache *c, uint64_t target_bytes);
 uint64_t kfs_cache_used_bytes(struct kfs_cache *c);

@@ -165,6 +165,17 @@ static long open_done(struct kfs_loc *loc, struct kfs_call *c, int flags)
         kfs_sys_close(c->fds[1]);
     if (fd < 0)
         return -EMFILE; /* the kernel drops a descriptor that does not fit */
+    if ((c->rep.value & KFS_OPEN_NODE) && !(flags & O_PATH)) {
+        char name[KFS_PATH_MAX];
+        kfs_pre_fd_path(fd, name, sizeof name);
+        int node = kfs_real.openat(AT_FDCWD, name, flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW), 0); /* may wait for the other end */
+        int e = errno;
+        kfs_sys_close(fd);
+        if (node < 0)
+            return -e;
+        fd = node;
+        flags |= O_CLOEXEC; /* it is as it was asked for */
+    }
     if (!(flags & O_CLOEXEC))
         kfs_sys_fcntl(fd, F_SETFD, 0);
     if ((c->rep.value & KFS_OPEN_DIR) && !(flags & O_PATH) && (flags & (O_APPEND | O_NONBLOCK)))

@@ -1,13 +1,11 @@
-/* preload/do_ns.c — names: mkdir, unlink, rename, link, symlink, readlink, mknod; and what takes a path but is no file call: Unix sockets, watches */
+/* preload/do_ns.c — names: mkdir, unlink, rename, link, symlink, readlink, mknod; and what takes a path but is no file call: watches, handles */
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
 #include <fcntl.h>
 #include <string.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static void call_init(struct kfs_call *c, enum kfs_wire_op op)
@@ -385,42 +383,6 @@ ssize_t kfs_do_readlink(const char *path, char *buf, size_t cap)
 }
 
 /* --- no file calls ----------------------------------------------------------------------------------------------------------------- */
-/* The path of a Unix socket address, if it is one that may be ours. */
-static bool sock_path(const struct sockaddr *addr, unsigned len, char *path)
-{
-    const size_t off = offsetof(struct sockaddr_un, sun_path);
-    if (!kfs_pre_vol_count || !addr || len <= off || len > sizeof(struct sockaddr_un) || addr->sa_family != AF_UNIX)
-        return false;
-    const struct sockaddr_un *u = (const void *)addr;
-    if (!u->sun_path[0])
-        return false;
-    memcpy(path, u->sun_path, len - off);
-    path[len - off] = 0;
-    return kfs_pre_maybe(AT_FDCWD, path);
-}
-
-int kfs_do_bind(int fd, const struct sockaddr *addr, unsigned len)
-{
-    char path[sizeof(struct sockaddr_un) + 8];
-    struct kfs_loc loc;
-    if (sock_path(addr, len, path) && kfs_pre_where(AT_FDCWD, path, &loc) == KFS_OURS)
-        return (int)kfs_pre_ret(-EOPNOTSUPP);
-    return kfs_real.bind(fd, addr, len);
-}
-
-int kfs_do_connect(int fd, const struct sockaddr *addr, unsigned len)
-{
-    char path[sizeof(struct sockaddr_un) + 8];
-    struct kfs_loc loc;
-    struct kfs_attr a;
-    if (sock_path(addr, len, path) && kfs_pre_where(AT_FDCWD, path, &loc) == KFS_OURS) {
-        long r = kfs_pre_attr_at(&loc, true, &a);
-        if (r != 1)
-            return (int)kfs_pre_ret(r < 0 ? r : -ECONNREFUSED);
-    }
-    return kfs_real.connect(fd, addr, len);
-}
-
 int kfs_do_inotify_add_watch(int fd, const char *path, uint32_t mask)
 {
     struct kfs_loc loc;

@@ -136,7 +136,7 @@ static size_t hex_get(const char *p, size_t len, uint64_t *ret)
     return i;
 }
 
-/* What follows "CACHE/": "f/XX/INO-VERSION", "w/INO" or "d/INO", each perhaps with " (deleted)". */
+/* What follows "CACHE/": "f/XX/INO-VERSION", "w/INO", "d/INO" or "n/INO", each perhaps with " (deleted)". */
 static int cache_rest(const char *p, size_t len, struct kfs_fdinfo *ret)
 {
     uint64_t version;
@@ -151,7 +151,7 @@ static int cache_rest(const char *p, size_t len, struct kfs_fdinfo *ret)
             return 0;
         p += 3;
         len -= 3;
-    } else if (sort != 'w' && sort != 'd') {
+    } else if (sort != 'w' && sort != 'd' && sort != 'n') {
         return 0;
     }
     n = hex_get(p, len, &ret->ino);
@@ -191,7 +191,7 @@ static int look(int fd, struct kfs_fdinfo *ret, const struct stat *st)
 {
     char name[32], link[KFS_PATH_MAX];
     bool dir = S_ISDIR(st->st_mode);
-    if (!dir && !S_ISREG(st->st_mode)) {
+    if (!dir && !S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode) && !S_ISSOCK(st->st_mode)) {
         state_set(fd, NOT);
         return 0;
     }
@@ -207,7 +207,7 @@ static int look(int fd, struct kfs_fdinfo *ret, const struct stat *st)
     long fl = kfs_sys_fcntl(fd, F_GETFL, 0);
     ret->dev = st->st_dev;
     ret->cache_ino = st->st_ino;
-    ret->writer = ret->kind == KFS_FD_FILE && fl >= 0 && (fl & O_ACCMODE) != O_RDONLY && !(fl & O_PATH);
+    ret->writer = S_ISREG(st->st_mode) && fl >= 0 && (fl & O_ACCMODE) != O_RDONLY && !(fl & O_PATH);
     kfs_pre_fd_set(fd, ret);
     return 1;
 }

@@ -85,6 +85,7 @@ static inline uint32_t kfs_wire_oflags(uint32_t oflags)
 #define KFS_OPEN_CREATED 1u
 #define KFS_OPEN_WRITER 2u /* a genuine fd open for writing: CLOSE before close */
 #define KFS_OPEN_DIR 4u    /* the fd is a dead directory */
+#define KFS_OPEN_NODE 8u   /* the fd (O_PATH) is the kernel's FIFO or socket: the client opens it through /proc/self/fd, where it may wait */
 
 struct kfs_wire_rep {
     uint32_t magic;
@@ -141,6 +142,7 @@ static_assert(sizeof(struct kfs_wire_stats) == 512, "stats layout");
  *   w/INO              live content (also orphans)
  *   d/INO              dead directories (removed at once: links read "… (deleted)")
  *   t/…                being filled
+ *   n/INO              FIFOs and sockets; n/INO.b, n/INO.n: see blockstore/cache_node.c
  */
 
 #endif

@@ -913,6 +913,17 @@ static void purge_orphans(struct kfsd_vol *v)
         kfs_log(KFS_LOG_INFO, "'%s': %zu removed inodes of the last session purged", v->v->url, skip);
 }
 
+/* A node of the last session whose inode is gone. */
+static int node_check(void *arg, kfs_ino_t ino)
+{
+    struct kfsd_vol *v = arg;
+    struct kfs_attr a;
+    int r = kfs_meta_getattr(v->meta, ino, &a, NULL);
+    if (r == -ENOENT || (r == 0 && a.nlink == 0))
+        kfs_cache_node_drop(v->cache, ino);
+    return 0;
+}
+
 int kfsd_recover(struct kfsd_vol *v, struct kfs_err *err)
 {
     struct ino_list l = {0};
@@ -926,7 +937,9 @@ int kfsd_recover(struct kfsd_vol *v, struct kfs_err *err)
         r = 0;
     }
     free(l.inos);
-    if (r == 0)
+    if (r == 0) {
         purge_orphans(v);
+        (void)kfs_cache_each_node(v->cache, node_check, v);
+    }
     return r;
 }

@@ -89,8 +89,11 @@ int kfsd_op_mknod(struct kfsd_req *r)
 /* After a removal or replacement. No lock held. */
 static void removed(struct kfsd_vol *v, const struct kfs_attr *a)
 {
-    if (a->ino && a->nlink == 0)
-        kfsd_file_unlinked(v, a);
+    if (!a->ino || a->nlink)
+        return;
+    if (S_ISFIFO(a->mode) || S_ISSOCK(a->mode))
+        kfs_cache_node_drop(v->cache, a->ino);
+    kfsd_file_unlinked(v, a);
 }
 
 int kfsd_op_unlink(struct kfsd_req *r)

@@ -78,8 +78,10 @@ static int open_existing(struct kfsd_req *r, const struct kfs_attr *a, int oflag
         return -EPERM;
     if (S_ISDIR(a->mode))
         return open_dir(r, a, oflags);
-    if (S_ISFIFO(a->mode))
-        return -EOPNOTSUPP;
+    if (S_ISFIFO(a->mode) || (S_ISSOCK(a->mode) && (oflags & O_PATH))) {
+        r->fds[0] = kfs_cache_node(r->vol->cache, a->ino, a->mode, &r->err);
+        return r->fds[0] < 0 ? r->fds[0] : answer(r, a, KFS_OPEN_NODE);
+    }
     if (!S_ISREG(a->mode))
         return -ENXIO;
     int rc = kfsd_file_open(r->vol, a->ino, oflags, &r->fds[0], &r->err);
