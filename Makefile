@@ -64,7 +64,7 @@ PROBES := $(patsubst tests/preload/probes/%.c,$(B)/probes/%,$(probe.src))
 MISSED := $(patsubst tests/missed/%.c,$(B)/missed/%,$(missed.src))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 
-.PHONY: all bins objects shim units probes benches run test check unit lint asan tsan missed cross analyze bench docs install clean help
+.PHONY: all bins objects shim units probes benches run test check unit lint asan tsan missed cross analyze test-suites scoreboard bench docs install clean help
 .DELETE_ON_ERROR:
 all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) ## build everything (build/bin, build/lib)
 
@@ -167,6 +167,15 @@ missed: ## file calls that reached the kernel past the shim, over the tests with
 
 analyze: ## gcc's static analyser
 	@$(MAKE_Q) V=analyze OPT='-O1 -g -fanalyzer' all
+
+test-suites: ## test suites written elsewhere, on a volume and in a plain directory (long; installs them)
+	@tests/lib/deps test
+	@$(MAKE_Q) all
+	@tests/suites/run $(SUITE)
+
+scoreboard: ## run the suites and write docs/scoreboard.md
+	@-$(MAKE_Q) test-suites
+	@tests/suites/scoreboard
 
 bench: ## figures, as ratios in one run
 	@tests/lib/deps bench
