@@ -12,6 +12,8 @@ E       := $(if $(SHOW),,@)
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 CC      ?= cc
 CROSS_CC ?= aarch64-linux-gnu-gcc
+MUSL_CC ?= musl-gcc
+MUSL    := $(if $(SAN)$(filter-out lint,$(V)),,$(shell command -v $(MUSL_CC) 2>/dev/null))
 OPT     ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith \
            -Wcast-qual -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough=5 -Wconversion -Wno-sign-conversion $(WERROR.$(V))
@@ -66,7 +68,7 @@ BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 
 .PHONY: all bins objects shim units probes benches run test check unit lint asan tsan missed cross analyze test-suites scoreboard bench docs install clean help
 .DELETE_ON_ERROR:
-all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) ## build everything (build/bin, build/lib)
+all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) $(if $(MUSL),$(B)/lib/libkfs-musl.so) ## build everything (build/bin, build/lib)
 
 help: ## this list
 	@sed -n 's/^\([a-z ]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -90,6 +92,15 @@ $(B)/lib/libkfs.so: $(SHIM_OBJS) preload/exports.map
 $(B)/shim/%.o: % $(B)/flags
 	@mkdir -p $(@D); echo "  cc $@"
 	$(E)$(CC) $(SHIMFLAGS) -MMD -MP -c -o $@ $<
+
+# The same for programs of musl, where musl-gcc is installed. The kernel's headers are anybody's.
+MUSL_OBJS := $(patsubst %,$(B)/musl/%.o,$(shim.src) $(pure.src))
+$(B)/lib/libkfs-musl.so: $(MUSL_OBJS) preload/exports.map
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(MUSL_CC) -shared -o $@ $(MUSL_OBJS) -Wl,-soname,libkfs-musl.so -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
+$(B)/musl/%.o: % $(B)/flags
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(MUSL_CC) $(SHIMFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/obj/%.o: % $(B)/flags
 	@mkdir -p $(@D); echo "  cc $@"
@@ -188,7 +199,7 @@ docs: ## docs/compat.md from preload/calls.def
 install: all ## to DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/kfs
 	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $(B)/lib/libkfs.so $(DESTDIR)$(PREFIX)/lib/kfs/libkfs.so
+	install -m 644 $(B)/lib/libkfs*.so $(DESTDIR)$(PREFIX)/lib/kfs/
 
 clean: ## remove build/
 	rm -rf build

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <utime.h>
+#include "preload/libc_gaps.h"
 
 #define KFS_STATFS_MAGIC 0x4b465331 /* "KFS1" */
 

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "preload/libc_gaps.h"
 
 #define MARKS 8
 
@@ -619,6 +620,7 @@ int kfs_do_scandir(const char *path, struct dirent ***list, int (*filter)(const 
 
 /* --- glob --------------------------------------------------------------------------------------------------------------- */
 
+#ifdef GLOB_ALTDIRFUNC
 static void *glob_opendir(const char *path)
 {
     return opendir(path);
@@ -649,6 +651,12 @@ int kfs_do_glob(const char *pattern, int flags, int (*errfunc)(const char *, int
     g->gl_flags &= ~GLOB_ALTDIRFUNC;
     return r;
 }
+#else
+int kfs_do_glob(const char *pattern, int flags, int (*errfunc)(const char *, int), void *result)
+{
+    return kfs_real.glob(pattern, flags, errfunc, result);
+}
+#endif
 
 /* --- ftw, nftw ------------------------------------------------------------------------------------------------------------ */
 

@@ -271,7 +271,7 @@ static FTS *walker_open(char *const *argv, int options, int (*compar)(const FTSE
     memset(w, 0, sizeof *w);
     w->pub.fts_path = w->path;
     w->pub.fts_pathlen = sizeof w->path;
-    w->pub.fts_compar = (int (*)(const void *, const void *))(void *)compar;
+    w->pub.fts_compar = (__typeof__(w->pub.fts_compar))(void *)compar;
     w->pub.fts_options = options | FTS_NOCHDIR;
     w->pub.fts_rfd = -1;
     FTSENT *top = entry_new(w, "", 0), *start = entry_new(w, "", 0);

@@ -15,6 +15,7 @@
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
+#include <elf.h>
 #include <fcntl.h>
 #include <spawn.h>
 #include <string.h>
@@ -37,6 +38,7 @@ extern char **environ;
 static struct {
     int count;
     const char *lib;            /* our entry of LD_PRELOAD, as it was; NULL: not preloaded that way */
+    const char *other;          /* where the library for programs of the other libc would lie */
     const char *var[OWN_MAX];   /* "KFS_…=…" */
     size_t used;
     char text[OWN_BYTES];       /* copies: programs overwrite the start environment to set their title */
@@ -53,11 +55,30 @@ static const char *own_copy(const char *s, size_t n)
     return to;
 }
 
-static bool is_lib(const char *s, size_t n)
+static const char *const lib_names[] = {"libkfs.so", "libkfs-musl.so"};
+
+/* 1 + the index of the library's name; 0: another library. */
+static int lib_kind(const char *s, size_t n)
 {
-    static const char name[] = "libkfs.so";
-    const size_t k = sizeof name - 1;
-    return n >= k && memcmp(s + n - k, name, k) == 0 && (n == k || s[n - k - 1] == '/');
+    for (int i = 0; i < 2; i++) {
+        size_t k = strlen(lib_names[i]);
+        if (n >= k && memcmp(s + n - k, lib_names[i], k) == 0 && (n == k || s[n - k - 1] == '/'))
+            return i + 1;
+    }
+    return 0;
+}
+
+/* The same directory's library for the other libc. */
+static void other_note(const char *lib, size_t n, int kind)
+{
+    char path[KFS_PATH_MAX];
+    size_t dir = n - strlen(lib_names[kind - 1]);
+    const char *name = lib_names[2 - kind];
+    if (dir + strlen(name) >= sizeof path)
+        return;
+    memcpy(path, lib, dir);
+    strcpy(path + dir, name);
+    own.other = own_copy(path, strlen(path));
 }
 
 /* Next entry of an LD_PRELOAD value: length, 0 at the end; moves *s behind it. */
@@ -89,8 +110,10 @@ static void own_read(void)
             const char *p = *e + 11, *entry;
             size_t n;
             while (!own.lib && (n = preload_next(&p, &entry)))
-                if (is_lib(entry, n))
+                if (lib_kind(entry, n)) {
                     own.lib = own_copy(entry, n);
+                    other_note(entry, n, lib_kind(entry, n));
+                }
         }
     }
 }
@@ -183,6 +206,7 @@ static size_t name_len(const char *var)
     return (size_t)(strchrnul(var, '=') - var);
 }
 
+/* Our library is there, and not the other one. */
 static bool has_lib(const char *value)
 {
     const char *entry;
@@ -198,6 +222,7 @@ struct repair {
     size_t count;        /* entries of envp */
     uint32_t missing;    /* bit i: own.var[i] */
     bool preload;        /* LD_PRELOAD must change */
+    const char *lib;     /* our entry in it: own.lib or own.other */
     const char *old;     /* its value, or NULL */
     const char *libpath; /* LD_LIBRARY_PATH, or NULL */
     const char *libdir;  /* to be put before it; "" none */
@@ -208,7 +233,7 @@ struct repair {
 
 static void env_check(char *const envp[], struct repair *ret)
 {
-    *ret = (struct repair){.libdir = "", .title = ""};
+    *ret = (struct repair){.libdir = "", .title = "", .lib = own.lib};
     if (!own.count || !kfs_pre_vol_count)
         return;
     ret->missing = own.count == 32 ? ~0u : (1u << own.count) - 1;
@@ -239,7 +264,7 @@ static size_t env_room(struct repair *r)
         return r->bytes = 0;
     r->bytes = (r->count + (size_t)own.count + 4) * sizeof(char *) + 16;
     if (r->preload)
-        r->bytes += (r->old ? strlen(r->old) : 0) + strlen(own.lib) + 16;
+        r->bytes += (r->old ? strlen(r->old) : 0) + strlen(r->lib) + 16;
     if (mark)
         r->bytes += 2 * strlen(r->libdir) + (r->libpath ? strlen(r->libpath) : 0) + strlen(r->title) + 64;
     return r->bytes;
@@ -260,9 +285,16 @@ static char *put_number(char *p, long v)
 static char *put_preload(char *p, const struct repair *r)
 {
     p = stpcpy(p, "LD_PRELOAD=");
-    if (r->old && *r->old)
-        p = stpcpy(stpcpy(p, r->old), ":");
-    return stpcpy(p, own.lib) + 1;
+    const char *old = r->old, *entry;
+    size_t n;
+    while (old && (n = preload_next(&old, &entry))) {
+        if (lib_kind(entry, n))
+            continue;
+        memcpy(p, entry, n);
+        p += n;
+        *p++ = ':';
+    }
+    return stpcpy(p, r->lib) + 1;
 }
 
 static char *put_libpath(char *p, const struct repair *r)
@@ -545,6 +577,75 @@ static long plan_make(struct plan *p, int dirfd, const char *path, const char *n
     return r;
 }
 
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* --- whose libc ------------------------------------------------------------------------------------------------------------------- */
+
+/* 1: the program open as fd has musl's loader; 0: another one. 2: a script, *ret_next its interpreter. -1: none, or not to be seen. */
+static int loader_look(int fd, char ret_next[LINE_BYTES])
+{
+    union {
+        Elf64_Ehdr eh;
+        char text[LINE_BYTES];
+    } head;
+    const char *name, *arg;
+    long n = kfs_sys_pread(fd, &head, sizeof head, 0);
+    if (n > 2 && head.text[0] == '#' && head.text[1] == '!') {
+        if (line_parse(head.text, (size_t)n, &name, &arg) < 0)
+            return -1;
+        strcpy(ret_next, name);
+        return 2;
+    }
+    if (n < (long)sizeof head.eh || memcmp(head.text, ELFMAG, SELFMAG) != 0 || head.eh.e_phentsize != sizeof(Elf64_Phdr))
+        return -1;
+    for (unsigned i = 0; i < head.eh.e_phnum; i++) {
+        Elf64_Phdr ph;
+        char loader[LINE_BYTES];
+        if (kfs_sys_pread(fd, &ph, sizeof ph, (long)(head.eh.e_phoff + i * sizeof ph)) != sizeof ph)
+            return -1;
+        if (ph.p_type != PT_INTERP)
+            continue;
+        if (ph.p_filesz >= sizeof loader || kfs_sys_pread(fd, loader, ph.p_filesz, (long)ph.p_offset) != (long)ph.p_filesz)
+            return -1;
+        loader[ph.p_filesz] = '\0';
+        return strncmp(base_name(loader), "ld-musl", 7) == 0;
+    }
+    return -1;
+}
+
+static bool other_exists(void)
+{
+    return own.lib && own.other && kfs_sys3(SYS_faccessat, AT_FDCWD, (long)own.other, R_OK) == 0;
+}
+
+/* Where the library exists for both libcs, the new program gets that for its own. fd: of the program; -1: open path. */
+static void lib_choose(struct repair *need, int fd, int dirfd, const char *path)
+{
+    char next[LINE_BYTES];
+    if (!other_exists())
+        return;
+    int kind = fd >= 0 ? loader_look(fd, next) : 2;
+    for (int depth = 0; kind == 2 && depth <= NEST_MAX; depth++) {
+        bool first = fd < 0 && depth == 0;
+        long at = kfs_sys_openat(first ? dirfd : AT_FDCWD, first ? path : next, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+        if (at < 0)
+            return;
+        kind = loader_look((int)at, next);
+        kfs_sys_close((int)at);
+    }
+    if (kind != 0 && kind != 1)
+        return;
+    const char *lib = lib_kind(own.lib, strlen(own.lib)) == 1 + kind ? own.lib : own.other;
+    if (lib != need->lib) {
+        need->lib = lib;
+        need->preload = true;
+    }
+}
+
 /* --- executing ------------------------------------------------------------------------------------------------------------------ */
 
 static size_t args_count(char *const argv[])
@@ -572,12 +673,6 @@ static char *const *args_make(const struct plan *p, char *const argv[], void *ro
     return out;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* What goes along with the plan into the environment. The kernel names a process by the file that was asked for; ours would be named by a cache file, a script by its interpreter. */
 static void plan_env(const struct plan *p, const char *path, struct repair *need)
 {
@@ -593,6 +688,7 @@ static void plan_env(const struct plan *p, const char *path, struct repair *need
 /* Give the plan to the kernel. -errno. */
 static long plan_exec(const struct plan *p, char *const argv[], char *const envp[], struct repair *need)
 {
+    lib_choose(need, p->fd, AT_FDCWD, p->file);
     size_t bytes = args_bytes(p, argv), env_bytes = env_room(need);
     void *room = ROOM_GET(bytes);
     void *env_mem = env_bytes ? ROOM_GET(env_bytes) : NULL;
@@ -620,6 +716,7 @@ enum how { HOW_PATH, HOW_AT, HOW_FD };
 static long host_exec(enum how how, int dirfd, const char *path, char *const argv[], char *const envp[],
                       int flags, struct repair *need)
 {
+    lib_choose(need, how == HOW_FD ? dirfd : -1, dirfd, path);
     size_t bytes = env_room(need);
     void *mem = bytes ? ROOM_GET(bytes) : NULL;
     if (bytes && !mem)
@@ -1022,6 +1119,7 @@ typedef int (*spawn_fn)(pid_t *, const char *, const void *, const void *, char 
 /* The application's own call, with what its environment needs. Positive errno, as posix_spawn. */
 static int host_spawn(spawn_fn fn, const struct spawn *s, const char *path, struct repair *need)
 {
+    lib_choose(need, -1, AT_FDCWD, path);
     size_t bytes = env_room(need);
     void *mem = bytes ? ROOM_GET(bytes) : NULL;
     if (bytes && !mem)
@@ -1033,6 +1131,7 @@ static int host_spawn(spawn_fn fn, const struct spawn *s, const char *path, stru
 
 static int plan_spawn(struct plan *p, const struct spawn *s, struct repair *need)
 {
+    lib_choose(need, p->fd, AT_FDCWD, p->file);
     size_t bytes = args_bytes(p, s->argv), env_bytes = env_room(need);
     void *room = ROOM_GET(bytes);
     void *env_mem = env_bytes ? ROOM_GET(env_bytes) : NULL;
@@ -1106,7 +1205,7 @@ static int spawn_search(const struct spawn *s, const char *file, struct repair *
     int err = ENOENT;
     if (strchr(file, '/') || !*file)
         return spawn_path(s, file, need);
-    if (!path_maybe(path) && !kfs_libs_maybe(need->libpath))
+    if (!path_maybe(path) && !kfs_libs_maybe(need->libpath) && !other_exists())
         return host_spawn(kfs_real.posix_spawnp, s, file, need);
     while (path_next(&path, file, name))
         if (spawn_found(name, &err))
@@ -1146,15 +1245,46 @@ int kfs_do_posix_spawnp(pid_t *pid, const char *file, const void *fa, const void
     return spawn(&s, file, true);
 }
 
-/* Both give the child the environment of this process, which is the application's to shape. */
+/* libc gives the shell the environment of this process, which is the application's to shape. A shell of the other libc needs its own library: room for
+ * an environment with that, or 0. */
+static size_t shell_room(struct repair *need)
+{
+    if (!kfs_pre_vol_count || kfs_pre_in_vfork)
+        return 0;
+    env_check(environ, need);
+    lib_choose(need, -1, AT_FDCWD, "/bin/sh");
+    return need->lib == own.lib ? 0 : env_room(need);
+}
+
+/* environ is exchanged for the length of the call: a setenv by another thread meanwhile is lost. That, or a shell that cannot start. */
 int kfs_do_system(const char *command)
 {
-    return kfs_real.system(command);
+    struct repair need;
+    char **env = environ;
+    size_t bytes = shell_room(&need);
+    void *mem = bytes ? ROOM_GET(bytes) : NULL;
+    if (mem)
+        environ = (char **)(uintptr_t)env_repair(env, &need, mem);
+    int r = kfs_real.system(command);
+    if (mem)
+        environ = env;
+    room_free(mem, bytes);
+    return r;
 }
 
 struct _IO_FILE *kfs_do_popen(const char *command, const char *mode)
 {
-    return kfs_real.popen(command, mode);
+    struct repair need;
+    char **env = environ;
+    size_t bytes = shell_room(&need);
+    void *mem = bytes ? ROOM_GET(bytes) : NULL;
+    if (mem)
+        environ = (char **)(uintptr_t)env_repair(env, &need, mem);
+    struct _IO_FILE *f = kfs_real.popen(command, mode);
+    if (mem)
+        environ = env;
+    room_free(mem, bytes);
+    return f;
 }
 
 /* --- identities -------------------------------------------------------------------------------------------------------------------------- */

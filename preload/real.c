@@ -11,6 +11,14 @@ struct kfs_real kfs_real;
 
 extern ElfW(Dyn) _DYNAMIC[] __attribute__((visibility("hidden")));
 
+/* The loaded objects: a list for debuggers. */
+#ifdef __GLIBC__
+#define LOADED (_r_debug.r_map)
+#else
+extern struct r_debug *_dl_debug_addr;
+#define LOADED (_dl_debug_addr->r_map)
+#endif
+
 typedef void *__attribute__((may_alias)) slot_t; /* a member of kfs_real, whatever its function type */
 
 struct want {
@@ -259,18 +267,18 @@ void kfs_pre_real_init(void)
         hashes[i] = gnu_hash(rows[i].want.name);
         missing += !*rows[i].want.slot;
     }
-    const struct link_map *self = _r_debug.r_map;
+    const struct link_map *self = LOADED;
     while (self && self->l_ld != _DYNAMIC)
         self = self->l_next;
     /* As RTLD_NEXT: what was loaded behind us; when we were loaded late (dlopen), anything. */
     for (const struct link_map *m = self ? self->l_next : NULL; m && missing; m = m->l_next)
         missing = find_in(m, hashes, missing);
-    for (const struct link_map *m = _r_debug.r_map; m && missing; m = m->l_next)
+    for (const struct link_map *m = LOADED; m && missing; m = m->l_next)
         missing = find_in(m, hashes, missing);
     fill_raw();
     for (size_t i = 0; i < ROWS; i++)
         if (!*rows[i].want.slot)
             *rows[i].want.slot = rows[i].pointer ? (void *)nosys_ptr : (void *)nosys;
     if (!kfs_pre_vdso_clock)
-        find_clock(_r_debug.r_map);
+        find_clock(LOADED);
 }

@@ -17,7 +17,7 @@ allow=${2:-preload/imports.allow}
             if (w[1] != "") ok[w[1]] = 1
         }
     }
-    $1 == "N" { if ($2 !~ /^(libc\.so\.6|ld-linux.*)$/) { print "needs " $2 ": the shim may need libc alone"; n++ } next }
+    $1 == "N" { if ($2 !~ /^(libc\.so(\.6)?|ld-linux.*)$/) { print "needs " $2 ": the shim may need libc alone"; n++ } next }
     {
         name = $2; version = ""
         if (i = index(name, "@")) { version = substr(name, i + 1); sub(/^@/, "", version); name = substr(name, 1, i - 1) }

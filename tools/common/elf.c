@@ -96,15 +96,13 @@ static void judge_loader(struct kfs_elf_report *r, const char *loader)
 {
     const char *base = strrchr(loader, '/');
     base = base ? base + 1 : loader;
-    if (strncmp(base, "ld-musl", 7) == 0)
-        judge(r, false, "use a glibc build of the program", "built for another libc (musl, loader '%.200s'); libkfs.so is for glibc",
-              loader);
-    else if (strncmp(base, "ld-linux", 8) != 0 && strncmp(base, "ld64", 4) != 0)
-        judge(r, false, "use a glibc build of the program", "its loader '%.200s' is not glibc's; libkfs.so is for glibc", loader);
+    r->musl = strncmp(base, "ld-musl", 7) == 0;
+    if (!r->musl && strncmp(base, "ld-linux", 8) != 0 && strncmp(base, "ld64", 4) != 0)
+        judge(r, false, "use a glibc build of the program", "its loader '%.200s' is neither glibc's nor musl's", loader);
     else if (access(loader, F_OK) < 0)
         judge(r, false, "install the libc that it was built for", "its loader '%.200s' does not exist", loader);
     else
-        judge(r, true, "", "dynamic, glibc, " MACHINE_NAME);
+        judge(r, true, "", "dynamic, %s, " MACHINE_NAME, r->musl ? "musl" : "glibc");
 }
 
 static void judge_elf(int fd, const Elf64_Ehdr *eh, struct kfs_elf_report *r)

@@ -1,7 +1,7 @@
 /* tools/common/elf.h — can the shim be preloaded into this program?
  *
  * What     Reads a program's first bytes and says whether the dynamic loader will honour LD_PRELOAD for it, and why not.
- * Model    Served: a dynamic executable of this machine's architecture whose loader is glibc's, without setuid, setgid or file
+ * Model    Served: a dynamic executable of this machine's architecture whose loader is glibc's or musl's, without setuid, setgid or file
  *          capabilities. A `#!` script is what its interpreter is; `env NAME` is what NAME is.
  * Threads  Any.
  * Absent   Whether the program makes system calls without libc, except for Go, which says what it is.
@@ -14,6 +14,7 @@
 
 struct kfs_elf_report {
     bool servable;
+    bool musl;           /* needs libkfs-musl.so */
     char path[4096];     /* what was judged last: the program or its interpreter */
     char reason[512];    /* one line: why, or what it is */
     char advice[512];    /* what to do about it; "" when servable */

@@ -116,7 +116,10 @@ void kfs_preload_without_shim(const char *preload, char *buf, size_t cap)
         for (size_t i = 0; i < len; i++)
             if (p[i] == '/')
                 base = p + i + 1;
-        bool ours = (size_t)(p + len - base) == strlen("libkfs.so") && strncmp(base, "libkfs.so", strlen("libkfs.so")) == 0;
+        static const char *const names[] = {"libkfs.so", "libkfs-musl.so"};
+        bool ours = false;
+        for (int i = 0; i < 2; i++)
+            ours |= (size_t)(p + len - base) == strlen(names[i]) && strncmp(base, names[i], strlen(names[i])) == 0;
         if (len && !ours && n + len + 2 < cap) {
             if (n)
                 buf[n++] = ':';

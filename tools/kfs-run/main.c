@@ -16,7 +16,13 @@ static int complain(const struct kfs_err *err, int rc)
 static int check(const char *cmd)
 {
     struct kfs_elf_report r;
+    struct kfs_err err = {0};
+    char shim[KFS_PATH_MAX];
     kfs_elf_check(cmd, &r);
+    if (r.servable && run_shim_find(r.musl, shim, sizeof shim, &err) < 0) {
+        r.servable = false;
+        (void)snprintf(r.advice, sizeof r.advice, "%s", err.msg);
+    }
     (void)printf("%s: %s\n", cmd, r.servable ? "can be served" : "cannot be served");
     if (strcmp(r.path, cmd) != 0)
         (void)printf("  file:    %s\n", r.path);
@@ -52,18 +58,26 @@ static void shell_hint(const struct run_mounts *m)
     (void)fprintf(stderr, "kfs-run: leave this shell with 'exit'\n");
 }
 
+/* A program in a volume cannot be seen from here: the shim of whoever executes it looks then. */
+static bool needs_musl(const char *cmd)
+{
+    struct kfs_elf_report r;
+    kfs_elf_check(cmd, &r);
+    return r.musl;
+}
+
 static int run(const struct run_options *o, const struct kfs_conf *conf)
 {
     struct kfs_err err = {0};
     static struct run_mounts m; /* large */
-    int rc = run_mounts_make(o, conf, &m, &err);
-    if (rc == 0)
-        rc = run_environment_set(&m, &err);
-    if (rc < 0)
-        return complain(&err, rc);
     char sh[] = "/bin/sh", *shell = getenv("SHELL");
     char *shell_argv[] = {shell && *shell ? shell : sh, NULL};
     char **cmd = o->mode == RUN_SHELL ? shell_argv : o->cmd;
+    int rc = run_mounts_make(o, conf, &m, &err);
+    if (rc == 0)
+        rc = run_environment_set(&m, needs_musl(cmd[0]), &err);
+    if (rc < 0)
+        return complain(&err, rc);
     if (o->mode == RUN_SHELL)
         shell_hint(&m);
     bool session = false;

@@ -89,13 +89,14 @@ int run_mounts_make(const struct run_options *o, const struct kfs_conf *conf, st
     return rc;
 }
 
-/* libkfs.so relative to this program: in the build tree (the sanitizers' trees use the plain one), or installed. */
-static int shim_find(const char *dir, char *buf, size_t cap, struct kfs_err *err)
+/* The library for CMD's libc, relative to this program: in the build tree (the sanitizers' trees use the plain one), or installed. */
+static int shim_find(const char *dir, bool musl, char *buf, size_t cap, struct kfs_err *err)
 {
-    static const char *const places[] = {"../lib/libkfs.so", "../lib/kfs/libkfs.so", "../../lib/libkfs.so"};
+    static const char *const places[] = {"../lib", "../lib/kfs", "../../lib"};
+    const char *name = musl ? "libkfs-musl.so" : "libkfs.so";
     char real[KFS_PATH_MAX];
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        if ((size_t)snprintf(buf, cap, "%s/%s", dir, places[i]) >= cap || !realpath(buf, real))
+        if ((size_t)snprintf(buf, cap, "%s/%s/%s", dir, places[i], name) >= cap || !realpath(buf, real))
             continue;
         if ((size_t)snprintf(buf, cap, "%s", real) >= cap)
             continue;
@@ -103,16 +104,26 @@ static int shim_find(const char *dir, char *buf, size_t cap, struct kfs_err *err
             return KFS_FAIL(err, EINVAL, "path '%.250s' holds a blank or a colon, which LD_PRELOAD cannot express; move KFS elsewhere", buf);
         return 0;
     }
+    if (musl)
+        return KFS_FAIL(err, ENOENT, "libkfs-musl.so, which programs of musl need, is neither in '%.100s/../lib' nor in '%.100s/../lib/kfs'; build KFS where "
+                        "musl-gcc is installed (Debian: musl-tools)", dir, dir);
     return KFS_FAIL(err, ENOENT, "libkfs.so is neither in '%.100s/../lib' nor in '%.100s/../lib/kfs'; build it with 'make', or install KFS whole", dir,
                     dir);
 }
 
-int run_environment_set(const struct run_mounts *m, struct kfs_err *err)
+int run_shim_find(bool musl, char *buf, size_t cap, struct kfs_err *err)
+{
+    char dir[KFS_PATH_MAX];
+    int rc = kfs_program_dir(dir, sizeof dir, err);
+    return rc < 0 ? rc : shim_find(dir, musl, buf, cap, err);
+}
+
+int run_environment_set(const struct run_mounts *m, bool musl, struct kfs_err *err)
 {
     char dir[KFS_PATH_MAX], shim[KFS_PATH_MAX], run[KFS_PATH_MAX + 16], preload[4 * KFS_PATH_MAX];
     int rc = kfs_program_dir(dir, sizeof dir, err);
     if (rc == 0)
-        rc = shim_find(dir, shim, sizeof shim, err);
+        rc = shim_find(dir, musl, shim, sizeof shim, err);
     if (rc < 0)
         return rc;
     char *at = calloc(1, AT_MAX);

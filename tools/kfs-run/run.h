@@ -48,8 +48,10 @@ int run_at_add(struct run_options *o, const char *arg, struct kfs_err *err);
 
 /* mounts.c */
 int run_mounts_make(const struct run_options *o, const struct kfs_conf *conf, struct run_mounts *ret, struct kfs_err *err);
-/* Put KFS_AT, KFS_RUN and LD_PRELOAD into this process's environment. */
-int run_environment_set(const struct run_mounts *m, struct kfs_err *err);
+/* The library that programs of this libc preload. -ENOENT + err: it is not installed. */
+int run_shim_find(bool musl, char *buf, size_t cap, struct kfs_err *err);
+/* Put KFS_AT, KFS_RUN and LD_PRELOAD into this process's environment. musl: CMD is a program of musl. */
+int run_environment_set(const struct run_mounts *m, bool musl, struct kfs_err *err);
 
 /* exec.c: become CMD. Returns 126 or 127 after saying why. */
 int run_exec(char **cmd, const struct run_mounts *m);

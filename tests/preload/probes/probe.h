@@ -23,6 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef __GLIBC__
+#include "tests/preload/probes/probe_musl.h"
+#endif
+
 struct probe_case {
     const char *name;
     void (*run)(void);
