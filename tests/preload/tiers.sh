@@ -31,7 +31,7 @@ else
     # The shim may look at a descriptor or directory that it meets for the first time; apart from that the calls must be the program's own.
     calls() {
         awk '/write\(-1, "MARK/{on=1; next} /write\(-1, "END/{on=0} on' "$1" |
-            sed -e 's/0x[0-9a-f]*/PTR/g' -e 's/st_[a-z]*=[^,}]*//g' -e 's/[0-9]\{4,\}/NUM/g'
+            sed -e '/^\(clone\|wait4\)/s/\(^wait4(\|) = \)[0-9][0-9]*/\1PID/g' -e 's/0x[0-9a-f]*/PTR/g' -e 's/st_[a-z]*=[^,}]*//g' -e 's/[0-9]\{4,\}/NUM/g'
     }
     mkdir -p "$T/outside"
     strace -qq -e signal=none -o "$T/o.plain" "$KFS_PROBES/marks" outside "$T/outside" >"$T/o.plain.out" 2>&1
