@@ -701,19 +701,19 @@ struct xcall {
     char host[KFS_PATH_MAX]; /* after KFS_HOST_AT */
 };
 
-static bool name_bad(const char *name, long *ret)
+/* What reading attribute NAME of an object without any answers: kfsd's space_of() and -ENODATA. */
+static long none_of(const char *name)
 {
+    static const char known[][10] = {"user.", "trusted.", "security."};
     size_t n = strnlen(name, KFS_XATTR_NAME_MAX + 1);
-    if (n == 0 || n > KFS_XATTR_NAME_MAX) {
-        *ret = -ERANGE;
-        return true;
+    if (n == 0 || n > KFS_XATTR_NAME_MAX)
+        return -ERANGE;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        size_t k = strlen(known[i]);
+        if (strncmp(name, known[i], k) == 0)
+            return n > k ? -ENODATA : -EINVAL;
     }
-    const char *dot = strchr(name, '.');
-    if (!dot || strncmp(name, "system.", 7) == 0) {
-        *ret = -EOPNOTSUPP;
-        return true;
-    }
-    return false;
+    return -EOPNOTSUPP;
 }
 
 /* Does shared memory say that the object has no xattrs at all (and that it may be read)? 1 yes; 0 ask kfsd; -errno. */
@@ -776,16 +776,12 @@ static long xcall_do(struct xcall *x, bool reading, long none)
 
 static ssize_t xattr_get(struct xcall *x, const char *name, void *value, size_t size)
 {
-    long r;
-    if (name && name_bad(name, &r)) {
-        struct kfs_fdinfo i;
-        struct kfs_loc loc;
-        bool ours = x->fd >= 0 ? kfs_pre_fd(x->fd, &i) == 1 : kfs_pre_where(AT_FDCWD, x->path, &loc) == KFS_OURS;
-        return ours ? r : KFS_HOST - 10000;
-    }
+    long none = name ? none_of(name) : 0;
+    if (none == -ERANGE)
+        return -ERANGE;
     x->c.reply = size ? value : NULL;
     x->c.reply_cap = size;
-    r = xcall_do(x, true, name ? -ENODATA : 0);
+    long r = xcall_do(x, true, none);
     if (r == KFS_HOST || r == KFS_HOST_AT)
         return r - 10000;
     return r < 0 ? r : (ssize_t)x->c.rep.data_len;
@@ -850,22 +846,14 @@ ssize_t kfs_do_flistxattr(int fd, char *list, size_t size)
 /* setxattr and removexattr. */
 static long xattr_change(struct xcall *x, const char *name, const void *value, size_t size, int flags)
 {
-    long r;
-    struct kfs_loc loc;
-    struct kfs_fdinfo i;
-    bool bad = name_bad(name, &r);
-    if (!bad && size > KFS_XATTR_VALUE_MAX) {
-        bad = true;
-        r = -E2BIG;
-    }
-    if (bad) {
-        bool ours = x->fd >= 0 ? kfs_pre_fd(x->fd, &i) == 1 : kfs_pre_where(AT_FDCWD, x->path, &loc) == KFS_OURS;
-        return ours ? r : GO_HOST;
-    }
+    if (none_of(name) == -ERANGE)
+        return -ERANGE;
+    if (size > KFS_XATTR_VALUE_MAX)
+        return -E2BIG;
     x->c.data = value;
     x->c.data_len = size;
     x->c.req.value = (uint64_t)flags;
-    r = xcall_do(x, false, 0);
+    long r = xcall_do(x, false, 0);
     return r == KFS_HOST || r == KFS_HOST_AT ? r - 10000 : r < 0 ? r : 0;
 }
 
