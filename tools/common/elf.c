@@ -276,3 +276,27 @@ void kfs_elf_check(const char *cmd, struct kfs_elf_report *ret)
     }
     check_file(path, 0, ret);
 }
+
+int kfs_elf_library_check(const char *path, struct kfs_err *err)
+{
+    Elf64_Ehdr eh;
+    struct stat st;
+    memset(&eh, 0, sizeof eh);
+    kfs_auto_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return KFS_FAIL(err, errno, "cannot open library '%.250s': %s; make it readable", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return KFS_FAIL(err, ENOEXEC, "library '%.250s' is not a regular file; build it with 'make', or install KFS whole", path);
+    ssize_t n = pread(fd, &eh, sizeof eh, 0);
+    if (n < 0)
+        return KFS_FAIL(err, errno, "cannot read library '%.250s': %s", path, strerror(errno));
+    if (n >= EI_NIDENT && memcmp(eh.e_ident, ELFMAG, SELFMAG) == 0 && n == sizeof eh &&
+        (eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_ident[EI_DATA] != ELFDATA2LSB || eh.e_machine != MACHINE))
+        return KFS_FAIL(err, ENOEXEC, "library '%.250s' is not for " MACHINE_NAME "; install KFS of this architecture", path);
+    uint64_t size = (uint64_t)st.st_size;
+    bool whole = n == sizeof eh && memcmp(eh.e_ident, ELFMAG, SELFMAG) == 0 && eh.e_type == ET_DYN && eh.e_phnum > 0 && eh.e_shoff <= size &&
+                 (uint64_t)eh.e_shnum * eh.e_shentsize <= size - eh.e_shoff;
+    if (!whole)
+        return KFS_FAIL(err, ENOEXEC, "library '%.250s' is damaged; build it with 'make', or install KFS whole", path);
+    return 0;
+}

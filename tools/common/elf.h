@@ -9,6 +9,8 @@
 #ifndef KFS_TOOLS_COMMON_ELF_H
 #define KFS_TOOLS_COMMON_ELF_H
 
+#include "base/err.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -22,6 +24,10 @@ struct kfs_elf_report {
 
 /* Judge CMD (looked up in $PATH when it has no slash). Always fills *ret. */
 void kfs_elf_check(const char *cmd, struct kfs_elf_report *ret);
+
+/* Would the dynamic loader of this machine take PATH as a library? It only warns about one that it cannot load, and runs the program
+ * without. 0, or -errno (-EACCES, -ENOEXEC, …) with the reason. */
+int kfs_elf_library_check(const char *path, struct kfs_err *err);
 
 /* Find CMD as execvp would. 0 and its path in buf, or -errno (-ENOENT, -EACCES). */
 int kfs_elf_find(const char *cmd, char *buf, size_t cap);

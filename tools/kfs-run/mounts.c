@@ -1,4 +1,5 @@
 #include "base/pure/path.h"
+#include "tools/common/elf.h"
 #include "tools/kfs-run/run.h"
 #include <errno.h>
 #include <stdio.h>
@@ -102,7 +103,7 @@ static int shim_find(const char *dir, bool musl, char *buf, size_t cap, struct k
             continue;
         if (strpbrk(buf, ": "))
             return KFS_FAIL(err, EINVAL, "path '%.250s' holds a blank or a colon, which LD_PRELOAD cannot express; move KFS elsewhere", buf);
-        return 0;
+        return kfs_elf_library_check(buf, err);
     }
     if (musl)
         return KFS_FAIL(err, ENOENT, "libkfs-musl.so, which programs of musl need, is neither in '%.100s/../lib' nor in '%.100s/../lib/kfs'; build KFS where "
