@@ -50,7 +50,7 @@ kfs_volume() {
     printf '%s\n' "cache_dir = $T/cache" "run_dir = $T/run" "linger_s = ${KFS_TEST_LINGER:-10}" >"$T/kfs.conf"
     mkdir -p "$T/run" "$T/plain"
     export KFS_CONFIG=$T/kfs.conf
-    export T P URL KFS_BIN KFS_PROBES PY
+    export T P URL KFS_BIN KFS_PROBES PY PROG=
     if [ -z "$KFS_PLAIN" ] && [ ! -x "$KFS_BIN/kfs-run" ]; then
         t_fail "${0##*/}" "'$KFS_BIN/kfs-run' is not built; run 'make'"
         exit 1
@@ -160,6 +160,14 @@ both() {
         t_fail "$name" "differs from a plain directory in:$bad"
         for f in $bad; do t_note 30 <"$base/diff.$f"; done
     fi
+}
+
+# both_py [options of both] NAME: likewise a Python program, read from stdin (cwd: the case's directory; D and H in the environment).
+both_py() {
+    local name=${*: -1}
+    t_wanted "$name" || return 0
+    cat >"$T/$name.py"
+    PROG=$T/$name.py both "${@:1:$#-1}" -x __pycache__ "$name" 'exec "$PY" "$PROG"'
 }
 
 # The whole volume again from a new kfsd after a SIGKILL, and once more with an empty cache: every byte and attribute as before.
