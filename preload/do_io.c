@@ -2,6 +2,7 @@
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
+#include <aio.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "preload/libc_gaps.h"
 
 #define ACCESS(flags) ((flags)&O_ACCMODE)
 #define TMPFILE_BIT (O_TMPFILE & ~O_DIRECTORY)
@@ -469,6 +471,39 @@ int kfs_do_recvmmsg(int fd, struct mmsghdr *msgs, unsigned count, int flags, str
     for (int i = 0; i < r && kfs_pre_vol_count; i++)
         if (msgs[i].msg_hdr.msg_controllen)
             received(&msgs[i].msg_hdr);
+    return r;
+}
+
+/* libc's thread knows only the cache file. So a copy of the request, without its notification, goes first: it ends when everything queued before it
+ * has ended. Then comes the commit, and then the request itself, for what the caller will ask of it. The copy has a page of its own, which stays when
+ * anything failed: the thread may look at it once more until it gives up libc's lock, which the second request takes. */
+int kfs_do_aio_fsync(int op, struct aiocb *cb)
+{
+    struct kfs_fdinfo i;
+    if (!kfs_pre_fd_maybe(cb->aio_fildes) || !kfs_pre_fd(cb->aio_fildes, &i) || i.kind == KFS_FD_DIR)
+        return kfs_real.aio_fsync(op, cb);
+    long page = kfs_sys_mmap(NULL, sizeof(struct aiocb), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct aiocb *first = page < 0 ? NULL : (struct aiocb *)page;
+    if (!first)
+        return (int)kfs_pre_ret(-EAGAIN);
+    memcpy(first, cb, sizeof *first);
+    first->aio_sigevent.sigev_notify = SIGEV_NONE;
+    if (kfs_real.aio_fsync(op, first) < 0) {
+        int saved = errno;
+        kfs_sys_munmap(first, sizeof *first);
+        errno = saved;
+        return -1;
+    }
+    int e;
+    while ((e = __atomic_load_n(&first->__error_code, __ATOMIC_ACQUIRE)) == EINPROGRESS)
+        kfs_sys4(SYS_nanosleep, (long)&(struct timespec){.tv_nsec = 200000}, 0, 0, 0); /* libc offers nothing to wait on that it has in all versions */
+    if (e)
+        return (int)kfs_pre_ret(-e);
+    if (kfs_do_fsync(cb->aio_fildes) < 0)
+        return -1;
+    int r = kfs_real.aio_fsync(op, cb);
+    if (r == 0)
+        kfs_sys_munmap(first, sizeof *first);
     return r;
 }
 

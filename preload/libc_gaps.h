@@ -13,6 +13,8 @@
 /* Macros for the 64 spellings would rename rows of calls.def. */
 #undef getdents64
 
+#define __error_code __err /* of struct aiocb */
+
 #ifndef FTW_ACTIONRETVAL /* glibc's own: no caller can ask for it */
 #define FTW_ACTIONRETVAL 0
 #define FTW_STOP 1

@@ -31,6 +31,7 @@ struct mmsghdr;
 struct sockaddr;
 struct file_handle;
 struct open_how;
+struct aiocb;
 struct FTW;
 struct __dirstream;
 struct _IO_FILE;
