@@ -21,6 +21,7 @@ WERROR.lint := -Werror
 WERROR.aarch64 := -Werror
 SAN.asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN.tsan := -fsanitize=thread -fno-omit-frame-pointer
+SAN.fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN     := $(SAN.$(V))
 # Inside the programs: the sanitizer is ready before a preloaded libkfs.so.
 SANLIB.asan := -static-libasan
@@ -50,6 +51,7 @@ unit.src  := $(wildcard tests/unit/*/test_*.c)
 probe.src := $(wildcard tests/preload/probes/*.c)
 bench.src := $(wildcard tests/bench/*.c)
 missed.src := $(wildcard tests/missed/*.c)
+fuzz.src  := $(wildcard tests/fuzz/fuzz_*.c)
 
 # Changed flags rebuild everything that they were used for.
 FLAGS := $(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) $(LDHARDEN) $(SHIMFLAGS)
@@ -64,9 +66,10 @@ BINS  := $(B)/bin/kfsd $(B)/bin/kfs $(B)/bin/kfs-run
 UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(unit.src))
 PROBES := $(patsubst tests/preload/probes/%.c,$(B)/probes/%,$(probe.src))
 MISSED := $(patsubst tests/missed/%.c,$(B)/missed/%,$(missed.src))
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz$(if $(filter fuzz,$(V)),,-once)/%,$(fuzz.src))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 
-.PHONY: all bins objects shim units probes benches run test check unit lint asan tsan missed cross analyze test-suites scoreboard bench docs install clean help
+.PHONY: all bins fuzz fuzzers objects shim units probes benches run test check unit lint asan tsan missed cross analyze test-suites scoreboard bench docs install clean help
 .DELETE_ON_ERROR:
 all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) $(if $(MUSL),$(B)/lib/libkfs-musl.so) ## build everything (build/bin, build/lib)
 
@@ -87,7 +90,7 @@ $(BINS):
 SHIM_OBJS := $(patsubst %,$(B)/shim/%.o,$(shim.src) $(pure.src))
 $(B)/lib/libkfs.so: $(SHIM_OBJS) preload/exports.map
 	@mkdir -p $(@D); echo "  cc $@"
-	$(E)$(CC) -shared -o $@.new $(SHIM_OBJS) -Wl,-soname,libkfs.so -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
+	$(E)$(CC) -shared -o $@.new $(SHIM_OBJS) -Wl,-soname,libkfs.so,-z,start-stop-visibility=hidden -Wl,-z,defs,-z,relro,-z,now -Wl,--version-script=preload/exports.map $(LDFLAGS)
 	@mv -f $@.new $@ # whole or not at all: running programs have the old one mapped, starting ones preload it
 $(B)/shim/%.o: % $(B)/flags
 	@mkdir -p $(@D); echo "  cc $@"
@@ -120,9 +123,19 @@ $(B)/bench/%: tests/bench/%.c
 	@mkdir -p $(@D); echo "  cc $@"
 	$(E)$(CC) -std=gnu11 -D_GNU_SOURCE -I. -O2 -Wall -Wextra -MMD -MP -o $@ $< -lpthread
 
+# Fuzzers: with V=fuzz and clang they search; otherwise once.c gives them the inputs of tests/fuzz/corpus.
+FUZZ_MAIN := $(if $(filter fuzz,$(V)),,$(B)/obj/tests/fuzz/once.c.o)
+kfsd.parts := $(call obj,$(filter-out %/main.c %/server.c,$(kfsd.src))) # fuzz_wire.c contains those two
+$(filter %/wire,$(FUZZERS)): $(kfsd.parts)
+$(FUZZERS): $(dir $(firstword $(FUZZERS)))%: tests/fuzz/fuzz_%.c $(FUZZ_MAIN) $(B)/libkfs-core.a
+	@mkdir -p $(@D); echo "  cc $@"
+	$(E)$(CC) $(CFLAGS_ALL) $(SAN) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) $(HARDEN) -MMD -MP -MF $@.d -o $@ $< $(FUZZ_MAIN) \
+	$(if $(filter %/wire,$@),$(kfsd.parts)) $(B)/libkfs-core.a $(LIBS_META) $(LIBS_BLK) $(LIBS_BASE)
+
 bins: $(BINS)
 objects: $(call obj,$(pure.src) $(base.src) $(meta.src) $(blk.src) $(com.src) $(kfsd.src) $(kfs.src) $(run.src)) $(SHIM_OBJS)
 shim: $(B)/lib/libkfs.so
+fuzzers: $(FUZZERS)
 units: $(UNITS)
 probes: $(PROBES)
 benches: $(BENCHES)
@@ -136,7 +149,7 @@ run: ## the main job: a tree and a training run on a volume, kfsd killed, every 
 
 test: ## all tests
 	@tests/lib/deps test
-	@$(MAKE_Q) all units probes
+	@$(MAKE_Q) all units probes fuzzers
 	@$(MAKE_Q) V=fault bins
 	@tests/lib/run-all
 
@@ -158,9 +171,9 @@ SAN_TESTS ?= $(wildcard tests/badinput/*.sh tests/crash/*.sh)
 asan tsan: ## unit tests, and tests around kfsd, under a sanitizer (tsan likewise)
 	@tests/lib/deps test
 	@$(MAKE_Q) all probes
-	@$(MAKE_Q) V=$@ all units
+	@$(MAKE_Q) V=$@ all units fuzzers
 	@tests/lib/run-units $(patsubst tests/unit/%.c,build/$@/tests/%,$(unit.src))
-	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 KFS_SAN=$@ KFS_BIN=$(CURDIR)/build/$@/bin \
+	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 KFS_SAN=$@ KFS_FUZZERS=$(CURDIR)/build/$@/fuzz-once KFS_BIN=$(CURDIR)/build/$@/bin \
 	KFS_TEST_LOGS=build/$@/test-logs tests/lib/run-all $(SAN_TESTS)
 
 # Headers of SQLite and xxHash are the same for all architectures; what is linked is the shim, which needs libc alone.
@@ -175,6 +188,12 @@ missed: ## file calls that reached the kernel past the shim, over the tests with
 	@tests/lib/deps test
 	@$(MAKE_Q) all probes $(MISSED)
 	@tests/missed/run
+
+SECONDS ?= 60
+fuzz: ## hostile messages, segments, objects and settings with libFuzzer (clang), SECONDS=60 each
+	@tests/lib/deps fuzz
+	@$(MAKE_Q) V=fuzz CC=clang WARN=-Wall fuzzers
+	@tests/fuzz/run $(SECONDS)
 
 analyze: ## gcc's static analyser
 	@$(MAKE_Q) V=analyze OPT='-O1 -g -fanalyzer' all

@@ -1,4 +1,5 @@
 /* preload/do_attr.c — stat, access, chmod, chown, times, truncate, statfs, pathconf, xattrs */
+#include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
@@ -78,8 +79,10 @@ static long attr_fd(const struct kfs_fdinfo *i, const struct stat *st, struct kf
     return 0;
 }
 
-static void stat_fill(const struct kfs_vol *v, const struct kfs_attr *a, struct stat *st)
+static int stat_fill(const struct kfs_vol *v, const struct kfs_attr *a, struct stat *st)
 {
+    if (!kfs_guard_can_write(st, sizeof *st))
+        return -EFAULT;
     memset(st, 0, sizeof *st);
     st->st_dev = v->dev;
     st->st_ino = a->ino;
@@ -94,6 +97,7 @@ static void stat_fill(const struct kfs_vol *v, const struct kfs_attr *a, struct 
     st->st_atim = (struct timespec){a->atime_s, a->atime_ns};
     st->st_mtim = (struct timespec){a->mtime_s, a->mtime_ns};
     st->st_ctim = (struct timespec){a->ctime_s, a->ctime_ns};
+    return 0;
 }
 
 static void statx_time(struct statx_timestamp *t, int64_t s, uint32_t ns)
@@ -102,8 +106,10 @@ static void statx_time(struct statx_timestamp *t, int64_t s, uint32_t ns)
     t->tv_nsec = ns;
 }
 
-static void statx_fill(const struct kfs_vol *v, const struct kfs_attr *a, struct statx *x)
+static int statx_fill(const struct kfs_vol *v, const struct kfs_attr *a, struct statx *x)
 {
+    if (!kfs_guard_can_write(x, sizeof *x))
+        return -EFAULT;
     memset(x, 0, sizeof *x);
     x->stx_mask = STATX_BASIC_STATS | STATX_BTIME;
     x->stx_blksize = 4096;
@@ -123,6 +129,7 @@ static void statx_fill(const struct kfs_vol *v, const struct kfs_attr *a, struct
     x->stx_dev_major = major(v->dev);
     x->stx_dev_minor = minor(v->dev);
     x->stx_attributes_mask = 0;
+    return 0;
 }
 
 /* The object that (dirfd, path, flags) of a *at call names, with AT_EMPTY_PATH. KFS_OURS: *ret, *ret_vol. KFS_HOST: the real call as it came; KFS_HOST_AT: on
@@ -165,8 +172,7 @@ int kfs_do_fstatat(int dirfd, const char *path, struct stat *st, int flags)
         return kfs_real.fstatat(AT_FDCWD, loc.host, st, flags & ~AT_EMPTY_PATH);
     if (r < 0)
         return (int)kfs_pre_ret(r);
-    stat_fill(v, &a, st);
-    return 0;
+    return (int)kfs_pre_ret(stat_fill(v, &a, st));
 }
 
 int kfs_do_stat(const char *path, struct stat *st)
@@ -189,8 +195,7 @@ int kfs_do_fstat(int fd, struct stat *st)
     long r = attr_fd(&i, &k, &a);
     if (r < 0)
         return (int)kfs_pre_ret(r);
-    stat_fill(i.vol, &a, st);
-    return 0;
+    return (int)kfs_pre_ret(stat_fill(i.vol, &a, st));
 }
 
 int kfs_do_statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *stx)
@@ -208,8 +213,7 @@ int kfs_do_statx(int dirfd, const char *path, int flags, unsigned mask, struct s
         return kfs_real.statx(AT_FDCWD, loc.host, flags & ~AT_EMPTY_PATH, mask, stx);
     if (r < 0)
         return (int)kfs_pre_ret(r);
-    statx_fill(v, &a, stx);
-    return 0;
+    return (int)kfs_pre_ret(statx_fill(v, &a, stx));
 }
 
 /* --- access --------------------------------------------------------------------------------------------------------------- */
@@ -253,8 +257,10 @@ static long statfs_get(struct kfs_loc *loc, struct kfs_wire_statfs *ret)
     return r != 0 ? r : c.reply_len == sizeof *ret ? 0 : -EIO;
 }
 
-static void statfs_fill(const struct kfs_wire_statfs *f, struct statfs *st)
+static int statfs_fill(const struct kfs_wire_statfs *f, struct statfs *st)
 {
+    if (!kfs_guard_can_write(st, sizeof *st))
+        return -EFAULT;
     memset(st, 0, sizeof *st);
     st->f_type = KFS_STATFS_MAGIC;
     st->f_bsize = (long)f->block_bytes;
@@ -266,10 +272,13 @@ static void statfs_fill(const struct kfs_wire_statfs *f, struct statfs *st)
     memcpy(&st->f_fsid, &f->fsid, sizeof st->f_fsid);
     st->f_namelen = KFS_NAME_MAX;
     st->f_flags = 0x20; /* "flags are valid" */
+    return 0;
 }
 
-static void statvfs_fill(const struct kfs_wire_statfs *f, struct statvfs *st)
+static int statvfs_fill(const struct kfs_wire_statfs *f, struct statvfs *st)
 {
+    if (!kfs_guard_can_write(st, sizeof *st))
+        return -EFAULT;
     memset(st, 0, sizeof *st);
     st->f_bsize = st->f_frsize = f->block_bytes;
     st->f_blocks = f->blocks;
@@ -278,6 +287,7 @@ static void statvfs_fill(const struct kfs_wire_statfs *f, struct statvfs *st)
     st->f_ffree = st->f_favail = f->files_free;
     st->f_fsid = f->fsid;
     st->f_namemax = KFS_NAME_MAX;
+    return 0;
 }
 
 /* As attr_of: KFS_OURS with *ret filled, or where else. */
@@ -317,9 +327,7 @@ int kfs_do_statfs(const char *path, struct statfs *st)
     long r = statfs_path(path, &loc, &f);
     if (r == KFS_HOST || r == KFS_HOST_AT)
         return kfs_real.statfs(r == KFS_HOST ? path : loc.host, st);
-    if (r > 0)
-        statfs_fill(&f, st);
-    return r > 0 ? 0 : (int)kfs_pre_ret(r);
+    return (int)kfs_pre_ret(r > 0 ? statfs_fill(&f, st) : r);
 }
 
 int kfs_do_fstatfs(int fd, struct statfs *st)
@@ -328,9 +336,7 @@ int kfs_do_fstatfs(int fd, struct statfs *st)
     long r = statfs_fd(fd, &f);
     if (r == KFS_HOST)
         return kfs_real.fstatfs(fd, st);
-    if (r > 0)
-        statfs_fill(&f, st);
-    return r > 0 ? 0 : (int)kfs_pre_ret(r);
+    return (int)kfs_pre_ret(r > 0 ? statfs_fill(&f, st) : r);
 }
 
 int kfs_do_statvfs(const char *path, struct statvfs *st)
@@ -340,9 +346,7 @@ int kfs_do_statvfs(const char *path, struct statvfs *st)
     long r = statfs_path(path, &loc, &f);
     if (r == KFS_HOST || r == KFS_HOST_AT)
         return kfs_real.statvfs(r == KFS_HOST ? path : loc.host, st);
-    if (r > 0)
-        statvfs_fill(&f, st);
-    return r > 0 ? 0 : (int)kfs_pre_ret(r);
+    return (int)kfs_pre_ret(r > 0 ? statvfs_fill(&f, st) : r);
 }
 
 int kfs_do_fstatvfs(int fd, struct statvfs *st)
@@ -351,9 +355,7 @@ int kfs_do_fstatvfs(int fd, struct statvfs *st)
     long r = statfs_fd(fd, &f);
     if (r == KFS_HOST)
         return kfs_real.fstatvfs(fd, st);
-    if (r > 0)
-        statvfs_fill(&f, st);
-    return r > 0 ? 0 : (int)kfs_pre_ret(r);
+    return (int)kfs_pre_ret(r > 0 ? statvfs_fill(&f, st) : r);
 }
 
 static long conf(int name)
@@ -573,6 +575,8 @@ static long times_call(struct kfs_call *c, const struct timespec *t)
         c->req.valid = KFS_SET_ATIME | KFS_SET_MTIME | KFS_SET_ATIME_NOW | KFS_SET_MTIME_NOW;
         return 0;
     }
+    if (!kfs_guard_can_read(t, 2 * sizeof *t))
+        return -EFAULT;
     for (int i = 0; i < 2; i++) {
         long ns = t[i].tv_nsec;
         if (ns != UTIME_NOW && ns != UTIME_OMIT && (ns < 0 || ns > 999999999))
@@ -705,13 +709,13 @@ struct xcall {
 static long none_of(const char *name)
 {
     static const char known[][10] = {"user.", "trusted.", "security."};
-    size_t n = strnlen(name, KFS_XATTR_NAME_MAX + 1);
-    if (n == 0 || n > KFS_XATTR_NAME_MAX)
-        return -ERANGE;
+    long n = kfs_guard_strlen(name, KFS_XATTR_NAME_MAX + 1);
+    if (n <= 0 || n > KFS_XATTR_NAME_MAX)
+        return n < 0 ? n : -ERANGE;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         size_t k = strlen(known[i]);
         if (strncmp(name, known[i], k) == 0)
-            return n > k ? -ENODATA : -EINVAL;
+            return (size_t)n > k ? -ENODATA : -EINVAL;
     }
     return -EOPNOTSUPP;
 }
@@ -777,8 +781,8 @@ static long xcall_do(struct xcall *x, bool reading, long none)
 static ssize_t xattr_get(struct xcall *x, const char *name, void *value, size_t size)
 {
     long none = name ? none_of(name) : 0;
-    if (none == -ERANGE)
-        return -ERANGE;
+    if (none == -ERANGE || none == -EFAULT)
+        return none;
     x->c.reply = size ? value : NULL;
     x->c.reply_cap = size;
     long r = xcall_do(x, true, none);
@@ -846,8 +850,9 @@ ssize_t kfs_do_flistxattr(int fd, char *list, size_t size)
 /* setxattr and removexattr. */
 static long xattr_change(struct xcall *x, const char *name, const void *value, size_t size, int flags)
 {
-    if (none_of(name) == -ERANGE)
-        return -ERANGE;
+    long none = none_of(name);
+    if (none == -ERANGE || none == -EFAULT)
+        return none;
     if (size > KFS_XATTR_VALUE_MAX)
         return -E2BIG;
     x->c.data = value;

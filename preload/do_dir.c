@@ -9,6 +9,7 @@
  * Memory   malloc only for scandir's result, which the caller frees by contract.
  * Threads  One lock a stream (a spin: holders do one round trip at most), as libc's has one.
  */
+#include "preload/guard.h"
 #include "preload/mempool.h"
 #include "preload/real.h"
 #include "preload/shim.h"
@@ -485,6 +486,8 @@ static long dents_fill(struct stream *s, char *buf, size_t size)
                 s->off = s->batch_pos == pos ? 0 : off;
             return n ? (long)n : -EINVAL;
         }
+        if (!kfs_guard_can_write(buf + n, s->ent.d_reclen))
+            return n ? (long)n : -EFAULT;
         memcpy(buf + n, &s->ent, s->ent.d_reclen);
         n += s->ent.d_reclen;
     }
@@ -519,7 +522,8 @@ ssize_t kfs_do_getdents64(int fd, void *buf, size_t size)
             return kfs_pre_ret(-ENOMEM);
         stream_seek(s, pos);
     }
-    long n = dents_fill(s, buf, size > INT32_MAX ? INT32_MAX : size);
+    int room = (int)size; /* as the kernel takes it */
+    long n = dents_fill(s, buf, room < 0 ? 0 : (size_t)room);
     if (n > 0) {
         kfs_sys3(SYS_lseek, fd, s->pos, SEEK_SET);
         parked_put(s);

@@ -1,4 +1,5 @@
 /* preload/do_io.c — open, close, dup, fcntl, close_range, fsync and kin, umask, received descriptors, syscall() */
+#include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
@@ -522,8 +523,8 @@ int kfs_do_openat2(int dirfd, const char *path, const struct open_how *how, size
     const uint64_t *word = (const void *)how; /* flags, mode, resolve */
     if (kfs_pre_where(dirfd, path, &loc) == KFS_HOST)
         return kfs_real.openat2(dirfd, path, how, size);
-    if (!how || size < 24)
-        return (int)kfs_pre_ret(how ? -EINVAL : -EFAULT);
+    if (size < 24 || !kfs_guard_can_read(how, 24))
+        return (int)kfs_pre_ret(size < 24 && how ? -EINVAL : -EFAULT);
     if (size > 24 || word[2] || word[0] > INT32_MAX || word[1] > 07777)
         return (int)kfs_pre_ret(-ENOSYS);
     return kfs_do_openat(dirfd, path, (int)word[0], (mode_t)word[1]);

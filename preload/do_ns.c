@@ -1,4 +1,5 @@
 /* preload/do_ns.c — names: mkdir, unlink, rename, link, symlink, readlink, mknod; and what takes a path but is no file call: watches, handles */
+#include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
@@ -138,14 +139,12 @@ int kfs_do_symlinkat(const char *target, int dirfd, const char *path)
 {
     struct kfs_loc loc;
     struct kfs_call c;
-    if (kfs_pre_nowhere(target))
-        return (int)kfs_pre_ret(-EFAULT);
-    size_t n = strnlen(target, KFS_PATH_MAX);
-    if (n == 0 || n >= KFS_PATH_MAX)
-        return (int)kfs_pre_ret(n ? -ENAMETOOLONG : -ENOENT);
+    long n = kfs_guard_strlen(target, KFS_PATH_MAX);
+    if (n <= 0 || n >= KFS_PATH_MAX)
+        return (int)kfs_pre_ret(n < 0 ? n : n ? -ENAMETOOLONG : -ENOENT);
     call_init(&c, KFS_OP_SYMLINK);
     c.data = target;
-    c.data_len = n;
+    c.data_len = (size_t)n;
     long r = name_call(dirfd, path, &c, &loc);
     if (r == KFS_HOST)
         return kfs_real.symlinkat(target, dirfd, path);
@@ -297,10 +296,11 @@ static long path_of(struct kfs_vol *v, kfs_ino_t ino, char *buf, size_t cap)
     long r = kfs_pre_rpc(v, &c);
     if (r < 0)
         return r;
-    size_t n = c.reply_len == 1 ? 0 : c.reply_len, p = v->m.prefix_len; /* "/" is the prefix itself */
-    size_t first = p < cap ? p : cap;
+    size_t n = c.reply_len == 1 || c.reply_len > sizeof text ? 0 : c.reply_len, p = v->m.prefix_len; /* "/" is the prefix itself */
+    size_t first = p < cap ? p : cap, second = n < cap - first ? n : cap - first;
+    if (!kfs_guard_can_write(buf, first + second))
+        return -EFAULT;
     memcpy(buf, v->m.prefix, first);
-    size_t second = n < cap - first ? n : cap - first;
     memcpy(buf + first, text, second);
     return (long)(first + second);
 }
@@ -322,7 +322,7 @@ static long magic_read(const char *path, char *buf, size_t cap)
         return -1000;
     }
     long r = path_of(i.vol, i.ino, buf, cap);
-    return r < 0 ? -1000 : r; /* removed, or a file without a known name: as the kernel reads it */
+    return r == -EFAULT ? kfs_pre_ret(r) : r < 0 ? -1000 : r; /* removed, or a file without a known name: as the kernel reads it */
 }
 
 ssize_t kfs_do_readlinkat(int dirfd, const char *path, char *buf, size_t cap)
@@ -330,7 +330,9 @@ ssize_t kfs_do_readlinkat(int dirfd, const char *path, char *buf, size_t cap)
     struct kfs_loc loc;
     struct kfs_attr a;
     struct kfs_call c;
-    if (path && cap) {
+    if ((int)cap <= 0) /* the kernel's length is an int */
+        return kfs_pre_ret(-EINVAL);
+    if (path) {
         long m = magic_read(path, buf, cap);
         if (m != -1000)
             return m;
@@ -352,8 +354,8 @@ ssize_t kfs_do_readlinkat(int dirfd, const char *path, char *buf, size_t cap)
         return kfs_real.readlinkat(dirfd, path, buf, cap);
     if (w == KFS_HOST_AT)
         return kfs_real.readlinkat(AT_FDCWD, loc.host, buf, cap);
-    if (w < 0 || (ssize_t)cap <= 0)
-        return kfs_pre_ret(w < 0 ? w : -EINVAL);
+    if (w < 0)
+        return kfs_pre_ret(w);
     int k = kfs_pre_lookup(&loc, false, &a);
     if (k < 0 || (k == 1 && !S_ISLNK(a.mode)))
         return kfs_pre_ret(k < 0 ? k : -EINVAL);
@@ -373,6 +375,8 @@ ssize_t kfs_do_readlinkat(int dirfd, const char *path, char *buf, size_t cap)
         n = (long)c.reply_len;
     }
     size_t take = (size_t)n < cap ? (size_t)n : cap;
+    if (!kfs_guard_can_write(buf, take))
+        return kfs_pre_ret(-EFAULT);
     memcpy(buf, text, take);
     return (ssize_t)take;
 }

@@ -5,6 +5,7 @@
  * Memory   malloc only for results that the caller frees by contract.
  * Vfork    A vfork child has a cwd of its own but our variables in common with the parent: it changes the kernel's cwd only, and asks the kernel for it.
  */
+#include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/path.h"
@@ -69,6 +70,10 @@ char *kfs_do_getcwd(char *buf, size_t size)
     }
     if (!buf && !(buf = malloc(size ? size : (size_t)n + 1)))
         return NULL;
+    if (!kfs_guard_can_write(buf, (size_t)n + 1)) {
+        errno = EFAULT;
+        return NULL;
+    }
     memcpy(buf, path, (size_t)n + 1);
     return buf;
 }

@@ -12,6 +12,7 @@
  * Absent   Set-user-id bits of files in a volume have no effect. $ORIGIN and /proc/self/exe are the cache file's (docs/internals/exec.md).
  */
 #include "preload/libs.h"
+#include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
@@ -761,13 +762,32 @@ static const char *script_name(struct plan *p, int dirfd, const char *path)
 }
 
 /* execveat with a repaired environment. -errno. */
+/* Can the strings of argv or envp be read, up to its NULL? */
+static bool vector_ok(char *const v[])
+{
+    for (; v; v++) {
+        if (!kfs_guard_can_read(v, sizeof *v))
+            return false;
+        if (!*v)
+            break;
+        if (kfs_guard_strlen(*v, OWN_BYTES) < 0)
+            return false;
+    }
+    return true;
+}
+
 static long exec_at(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
 {
     struct plan p;
     struct repair need;
     enum how how = dirfd == AT_FDCWD && !flags ? HOW_PATH : HOW_AT;
+    long len = kfs_pre_vol_count ? kfs_guard_strlen(path, KFS_PATH_MAX) : 0;
+    if (len < 0 || (kfs_pre_vol_count && (!vector_ok(argv) || (envp != environ && !vector_ok(envp))))) {
+        (void)(how == HOW_PATH ? kfs_real.execve(path, argv, envp) : kfs_real.execveat(dirfd, path, argv, envp, flags));
+        return -errno; /* EFAULT, unless another error comes first */
+    }
     env_check(envp, &need);
-    if (!kfs_pre_vol_count || !path || !*path)
+    if (len == 0)
         return host_exec(how, dirfd, path, argv, envp, flags, &need);
     int oflags = (flags & AT_SYMLINK_NOFOLLOW) ? O_NOFOLLOW : 0;
     const char *name = script_name(&p, dirfd, path);
@@ -827,14 +847,14 @@ static long exec_fd(int fd, char *const argv[], char *const envp[])
 
 int kfs_do_fexecve(int fd, char *const argv[], char *const envp[])
 {
-    if (!kfs_pre_vol_count || fd < 0 || !argv || !envp)
+    if (!kfs_pre_vol_count || fd < 0 || !argv || !envp || !vector_ok(argv) || !vector_ok(envp))
         return kfs_real.fexecve(fd, argv, envp);
     return (int)kfs_pre_ret(exec_fd(fd, argv, envp));
 }
 
 int kfs_do_execveat(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
 {
-    if (kfs_pre_vol_count && path && !*path && (flags & AT_EMPTY_PATH) && kfs_pre_fd_maybe(dirfd))
+    if (kfs_pre_vol_count && path && kfs_guard_strlen(path, 1) == 0 && (flags & AT_EMPTY_PATH) && kfs_pre_fd_maybe(dirfd))
         return kfs_do_fexecve(dirfd, argv, envp);
     return (int)kfs_pre_ret(exec_at(dirfd, path, argv, envp, flags));
 }

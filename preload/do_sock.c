@@ -5,6 +5,7 @@
  *          /proc/self/fd is the address that the kernel sees. The kernel remembers the address of bind: getsockname and getpeername put back the program's.
  * Limits   Only kfsd's own user can bind. accept, recvfrom and recvmsg tell the kernel's address of a bound peer, which sendto takes as well.
  */
+#include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
@@ -21,7 +22,7 @@
 /* The path of a Unix socket address, if it is one that may be ours. path: sizeof(struct sockaddr_un) + 1 bytes. */
 static bool sock_path(const struct sockaddr *addr, unsigned len, char *path)
 {
-    if (!kfs_pre_vol_count || kfs_pre_nowhere(addr) || len <= PATH_OFF || len > sizeof(struct sockaddr_un) || addr->sa_family != AF_UNIX)
+    if (!kfs_pre_vol_count || len <= PATH_OFF || len > sizeof(struct sockaddr_un) || !kfs_guard_can_read(addr, len) || addr->sa_family != AF_UNIX)
         return false;
     const struct sockaddr_un *u = (const void *)addr;
     if (!u->sun_path[0])
@@ -262,13 +263,15 @@ static int name_of(int (*real)(int, struct sockaddr *, unsigned *), int fd, stru
         struct sockaddr_un u;
     } name;
     unsigned n = sizeof name;
-    if (!kfs_pre_vol_count || kfs_pre_nowhere(addr) || kfs_pre_nowhere(len) || *len > INT_MAX)
+    if (!kfs_pre_vol_count || !kfs_guard_can_read(len, sizeof *len) || *len > INT_MAX)
         return real(fd, addr, len);
     memset(&name, 0, sizeof name);
     if (real(fd, (struct sockaddr *)&name, &n) < 0)
         return -1;
     if (name.any.ss_family == AF_UNIX && n > PATH_OFF && n <= sizeof name.u)
         n = put_back(&name.u, n);
+    if (!kfs_guard_can_write(addr, n < *len ? n : *len))
+        return (int)kfs_pre_ret(-EFAULT);
     memcpy(addr, &name, n < *len ? n : *len);
     *len = n;
     return 0;

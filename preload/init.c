@@ -3,6 +3,7 @@
  * Allocates nothing and calls nothing that could: the first call may come from inside a malloc's own start. A signal handler that interrupts set-up in the
  * same thread repeats it (every step gives the same result); another thread waits.
  */
+#include "preload/guard.h"
 #include "preload/shim.h"
 #include "preload/real.h"
 #include "base/pure/sys.h"
@@ -66,8 +67,10 @@ static void init_once(void)
         return; /* before libc's own start: the next call reads the environment */
     read_mounts();
     kfs_pre_prefix_init();
-    if (kfs_pre_vol_count)
+    if (kfs_pre_vol_count) {
+        kfs_guard_init();
         kfs_pre_cwd_refresh();
+    }
     __atomic_store_n(&kfs_pre_state, 2, __ATOMIC_RELEASE);
 }
 

@@ -5,6 +5,7 @@
  * Walker      walk() goes through the host's part of a path component by component, in text; before a ".." and, when asked, at each component it looks for host
  *             symlinks. It stops at a prefix: the rest belongs to the volume untouched, since ".." and symlinks inside are for the volume to resolve.
  */
+#include "preload/guard.h"
 #include "preload/shim.h"
 #include "preload/real.h"
 #include "base/pure/path.h"
@@ -21,8 +22,6 @@ static bool on_host;                   /* some prefix exists on the host as well
 static uint64_t cwd_count = 2;         /* another one after each chdir */
 static kfs_ino_t cwd_parent;           /* of a cwd inside a volume, when it was entered: ".." still leads there after the directory was removed */
 static bool cwd_below;                 /* the cwd lies in such a hidden directory */
-
-typedef uint64_t __attribute__((may_alias)) word_t;
 
 void kfs_pre_prefix_init(void)
 {
@@ -47,24 +46,33 @@ static inline uint64_t zero_bytes(uint64_t w)
     return (w - ONES) & ~w & HIGHS;
 }
 
-/* May the string hold ".."? Aligned words never cross a page; what lies behind the NUL can only make the answer "perhaps". */
-__attribute__((no_sanitize_address)) static bool has_dotdot(const char *s)
+/* The first look at a path goes to its end: everything afterwards may read it plainly. */
+enum scan { SCAN_PLAIN, SCAN_DOTS, SCAN_KERNEL }; /* has no ".."; may have; cannot be read, or is too long for any path: the kernel says so */
+
+/* Aligned words never cross a page; what lies behind the NUL can only make the answer "may have". */
+__attribute__((no_sanitize_address)) static inline enum scan scan(const char *s)
 {
-    uintptr_t a = (uintptr_t)s & ~(uintptr_t)7;
+    uintptr_t a = (uintptr_t)s & ~(uintptr_t)7, end = a + KFS_PATH_MAX + 8;
     unsigned skip = (unsigned)((uintptr_t)s & 7) * 8;
-    uint64_t w = *(const word_t *)a;
+    uint64_t bad = 0, w = kfs_guard_load((const void *)a, &bad);
     w |= skip ? (1ULL << skip) - 1 : 0; /* bytes before the string: 0xff */
-    uint64_t carry = 0;
+    uint64_t carry = 0, found = 0;
     for (;;) {
         uint64_t dots = zero_bytes(w ^ (ONES * '.'));
-        if (dots & (dots << 8 | carry))
-            return true;
-        if (zero_bytes(w))
-            return false;
+        found |= dots & (dots << 8 | carry);
+        if (zero_bytes(w)) /* also after a fault */
+            return KFS_UNLIKELY(bad) ? SCAN_KERNEL : found ? SCAN_DOTS : SCAN_PLAIN;
         carry = dots >> 56;
         a += 8;
-        w = *(const word_t *)a;
+        if (KFS_UNLIKELY(a == end))
+            return SCAN_KERNEL;
+        w = kfs_guard_load((const void *)a, &bad);
     }
+}
+
+static bool has_dotdot(const char *s)
+{
+    return scan(s) != SCAN_PLAIN;
 }
 
 static inline bool starts(const char *s, const char *with, size_t n)
@@ -127,7 +135,7 @@ static bool names_prefix(const char *p)
     return false;
 }
 
-static inline bool absolute_maybe(const char *p)
+static inline bool absolute_maybe(const char *p, bool dots)
 {
     if (KFS_UNLIKELY(second_byte[(unsigned char)p[1]])) {
         for (int i = 0; i < kfs_pre_vol_count; i++)
@@ -136,7 +144,7 @@ static inline bool absolute_maybe(const char *p)
         if ((p[1] == 'p' || p[1] == 'd') && proc_maybe(p))
             return true;
     }
-    return KFS_UNLIKELY(has_dotdot(p)) && names_prefix(p);
+    return KFS_UNLIKELY(dots) && names_prefix(p);
 }
 
 bool kfs_pre_near_prefix(const char *path)
@@ -470,15 +478,15 @@ __attribute__((noinline)) static bool leads_hidden(int dirfd, const char *path)
     return false;
 }
 
-static inline bool spells_prefix(int dirfd, const char *path)
+static inline bool spells_prefix(int dirfd, const char *path, bool dots)
 {
     if (path[0] == '/')
-        return absolute_maybe(path);
+        return absolute_maybe(path, dots);
     if (dirfd == AT_FDCWD)
-        return kfs_pre_cwd.vol || kfs_pre_in_vfork || ((kfs_pre_cwd.above || has_dotdot(path)) && (cwd_below || names_prefix(path)));
+        return kfs_pre_cwd.vol || kfs_pre_in_vfork || ((kfs_pre_cwd.above || dots) && (cwd_below || names_prefix(path)));
     if (kfs_pre_fd_maybe(dirfd))
         return true;
-    return (kfs_pre_fd_at_maybe(dirfd) || has_dotdot(path)) && (on_host || names_prefix(path));
+    return (kfs_pre_fd_at_maybe(dirfd) || dots) && (on_host || names_prefix(path));
 }
 
 bool kfs_pre_maybe(int dirfd, const char *path)
@@ -487,9 +495,10 @@ bool kfs_pre_maybe(int dirfd, const char *path)
         return false;
     if (!path)
         return dirfd != AT_FDCWD && kfs_pre_fd_maybe(dirfd);
-    if (KFS_UNLIKELY(kfs_pre_nowhere(path)))
-        return false; /* the kernel says EFAULT */
-    return spells_prefix(dirfd, path) || (KFS_UNLIKELY(on_host) && leads_hidden(dirfd, path));
+    enum scan s = scan(path);
+    if (KFS_UNLIKELY(s == SCAN_KERNEL))
+        return false;
+    return spells_prefix(dirfd, path, s == SCAN_DOTS) || (KFS_UNLIKELY(on_host) && leads_hidden(dirfd, path));
 }
 
 /* The process's, or in a vfork child, which may have its own and must not write, a fresh look. */
@@ -609,12 +618,9 @@ static int where(int dirfd, const char *path, struct kfs_loc *loc, bool links, b
     int fd;
     const char *rest;
     loc->hops = 0;
-    if (kfs_pre_nowhere(path))
-        return -EFAULT;
-    if (!*path)
-        return -ENOENT;
-    if (strnlen(path, KFS_PATH_MAX) >= KFS_PATH_MAX)
-        return -ENAMETOOLONG;
+    long len = kfs_guard_strlen(path, KFS_PATH_MAX);
+    if (len <= 0 || len >= KFS_PATH_MAX)
+        return len < 0 ? -EFAULT : len ? -ENAMETOOLONG : -ENOENT;
     w.len = w.real = 0;
     w.rest = path;
     w.moved = false;
@@ -647,7 +653,7 @@ int kfs_pre_where_nofollow(int dirfd, const char *path, struct kfs_loc *loc)
 {
     int fd;
     const char *rest;
-    if (kfs_pre_nowhere(path))
+    if (kfs_guard_strlen(path, KFS_PATH_MAX) < 0)
         return -EFAULT;
     if (kfs_pre_magic(path, &fd, &rest) && !*rest)
         return KFS_HOST;

@@ -35,6 +35,8 @@ struct aiocb;
 struct FTW;
 struct __dirstream;
 struct _IO_FILE;
+struct sigaction;
+typedef void (*kfs_sighandler)(int);
 
 #define ALIAS(name, target, note)
 #define FORWARD(ret, name, params, target, args, note)

@@ -7,6 +7,7 @@
  * Loss         The request is sent again with KFS_WIRE_RETRY on a new connection under the same client id, for up to RPC_WAIT_NS; kfsd is started when the
  *              volume is served alone (design, section 5).
  */
+#include "preload/guard.h"
 #include "preload/shim.h"
 #include "base/pure/sys.h"
 #include <fcntl.h>
@@ -402,6 +403,8 @@ long kfs_pre_rpc(struct kfs_vol *v, struct kfs_call *c)
     c->reply_len = 0;
     if (c->data_len > KFS_WIRE_DATA_MAX)
         return -E2BIG;
+    if (c->data && !kfs_guard_can_read(c->data, c->data_len))
+        return -EFAULT;
     req_complete(c);
     long r = with_conn(v, c);
     if (r < 0)
@@ -433,6 +436,8 @@ long kfs_pre_rpc_at(struct kfs_loc *loc, struct kfs_call *c)
         c->reply_cap = cap;
         if (r != KFS_WIRE_ESCAPE_ABS && r != KFS_WIRE_ESCAPE_UP) {
             if (small && reply && r >= 0) {
+                if (!kfs_guard_can_write(reply, c->reply_len < cap ? c->reply_len : cap))
+                    return -EFAULT;
                 memcpy(reply, data, c->reply_len < cap ? c->reply_len : cap);
                 if (c->rep.data_len > cap)
                     r = -ERANGE;

@@ -46,17 +46,6 @@ static inline long kfs_pre_ret(long r)
     return r;
 }
 
-/* No process has memory there: below the first pages, in the kernel's half, or no address at all. aarch64 ignores the top byte. */
-static inline bool kfs_pre_nowhere(const void *p)
-{
-#if defined __aarch64__
-    uintptr_t at = (uintptr_t)p & (UINTPTR_MAX >> 8);
-    return at - KFS_PATH_MAX >= ((uintptr_t)1 << 55) - KFS_PATH_MAX;
-#else
-    return (uintptr_t)p - KFS_PATH_MAX >= ((uintptr_t)1 << 56) - KFS_PATH_MAX;
-#endif
-}
-
 /* ---- attach.c: volumes ----------------------------------------------------------------------------------------- */
 struct kfs_vol {
     struct kfs_mount m;                /* from KFS_AT; constant after init */

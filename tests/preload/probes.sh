@@ -17,14 +17,19 @@ for probe in "$KFS_PROBES"/p_*; do
     sed "s#$T/plain/$n#DIR#g" "$T/$n.plain.raw" >"$T/$n.plain"
     sed "s#$P/$n#DIR#g" "$T/$n.kfs.raw" >"$T/$n.kfs"
     # A private kfsd serves its own user alone; programs that change theirs need one for several users.
-    if [ "$n" = p_attr ] && t_root && [ -z "$KFS_PLAIN" ]; then
+    case $n in
+    p_attr) several="as_another_user owner_of_new_files" ;;
+    p_life) several=identities ;;
+    *) several= ;;
+    esac
+    if [ -n "$several" ] && t_root && [ -z "$KFS_PLAIN" ]; then
         kfsd_stop TERM
         chmod 755 "$T"
-        mkfifo "$T/ready"
+        [ -p "$T/ready" ] || mkfifo "$T/ready"
         "$KFS_BIN/kfsd" --foreground --create --run-dir "$T/shared" --cache-dir "$T/cache2" --ready-fd 7 "sqlite:$T/users.db" 7>"$T/ready" 2>"$T/users.log" &
         read -r line <"$T/ready"
-        case $line in ok*) ;; *) t_fail p_attr/several-users "kfsd: $line" ;; esac
-        for c in as_another_user owner_of_new_files; do
+        case $line in ok*) ;; *) t_fail "$n/several-users" "kfsd: $line" ;; esac
+        for c in $several; do
             KRUN_LIMIT=100 URL=sqlite:$T/users.db krun "$probe" "$P/$n" $c >"$T/users.out" 2>&1 </dev/null
             { case_of "$T/$n.kfs.raw" "" ; awk -v c="# case $c" '/^# case /{on = $0 != c} on' "$T/$n.kfs.raw"; cat "$T/users.out"; } >"$T/merged"
             mv "$T/merged" "$T/$n.kfs.raw"

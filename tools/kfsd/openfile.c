@@ -126,15 +126,23 @@ unsigned kfsd_uncommitted(struct kfsd_vol *v)
 
 /* ---- the baseline --------------------------------------------------------------------------------------------------- */
 
+/* A file may carry any time, also one whose nanoseconds do not fit: the ends are far enough from now to be as good. */
 static int64_t ts_ns(struct timespec t)
 {
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
+    const int64_t early = -4000000000, late = 9000000000;
+    int64_t s = t.tv_sec < early ? early : t.tv_sec > late ? late : t.tv_sec;
+    return s * 1000000000LL + t.tv_nsec;
+}
+
+static bool ts_same(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
 static bool base_same(const struct kfsd_file *f, const struct stat *st)
 {
-    return f->base.valid && f->base.size == st->st_size && ts_ns(f->base.mtime) == ts_ns(st->st_mtim) &&
-           ts_ns(f->base.ctime) == ts_ns(st->st_ctim);
+    return f->base.valid && f->base.size == st->st_size && ts_same(f->base.mtime, st->st_mtim) &&
+           ts_same(f->base.ctime, st->st_ctim);
 }
 
 static void base_set(struct kfsd_file *f, const struct stat *st, int64_t taken_ns, bool trusted)
