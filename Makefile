@@ -74,7 +74,7 @@ BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) $(if $(MUSL),$(B)/lib/libkfs-musl.so) ## build everything (build/bin, build/lib)
 
 help: ## this list
-	@sed -n 's/^\([a-z ]*\):.*## /  make \1	/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z -]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 # --- programs -------------------------------------------------------------------------------------------------
 $(B)/libkfs-core.a: $(call obj,$(pure.src) $(base.src) $(meta.src) $(blk.src) $(com.src))
