@@ -413,6 +413,20 @@ bool kfs_cache_on_tmpfs(const struct kfs_cache *c)
     return c->on_tmpfs;
 }
 
+bool kfs_cache_gone(const struct kfs_cache *c)
+{
+    const int fds[] = {c->f_fd, c->w_fd, c->t_fd, c->d_fd, c->n_fd};
+    struct stat here, there;
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        if (fstat(fds[i], &here) == 0 && here.st_nlink == 0)
+            return true;
+    if (fstat(c->dir_fd, &here) < 0)
+        return false;
+    if (stat(c->dir, &there) < 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return here.st_dev != there.st_dev || here.st_ino != there.st_ino;
+}
+
 /* --- files ------------------------------------------------------------------------------------ */
 
 /* f/XX is made when it is first needed. */

@@ -30,6 +30,8 @@ int kfs_cache_open(const char *dir, const char *volume_id, uint64_t cap_bytes, s
 void kfs_cache_close(struct kfs_cache *c);
 const char *kfs_cache_dir(const struct kfs_cache *c);
 bool kfs_cache_on_tmpfs(const struct kfs_cache *c);
+/* Has somebody removed the directory or one of its parts, or put something else in its place? Nothing can be cached then. */
+bool kfs_cache_gone(const struct kfs_cache *c);
 
 /* Open a clean file of exactly this version. -ENOENT: not cached. flags: O_RDONLY etc. | O_CLOEXEC. */
 int kfs_cache_open_clean(struct kfs_cache *c, kfs_ino_t ino, uint64_t version, int flags);

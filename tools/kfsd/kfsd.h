@@ -191,6 +191,7 @@ bool kfsd_file_is_live(struct kfsd_vol *v, kfs_ino_t ino);      /* a hint withou
 /* Each file under management at this moment, referenced. Free the array; put each. */
 struct kfsd_file **kfsd_file_all(struct kfsd_vol *v, size_t *ret_count);
 void kfsd_settle_later(struct kfsd_vol *v, kfs_ino_t ino);
+void kfsd_cache_check(struct kfsd_vol *v); /* ends kfsd when the cache directory was removed */
 
 /* A descriptor for the client on a regular file. oflags: as of open(2), permission already checked. */
 int kfsd_file_open(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd, struct kfs_err *err);

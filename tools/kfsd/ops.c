@@ -102,6 +102,9 @@ void kfsd_op_run(struct kfsd_req *r)
         KFS_FAULT("op.before");
         rc = rc == 0 ? run(r) : rc > 0 ? 0 : rc;
     }
+    /* Whoever closes or syncs learns that his data is not stored; everybody else is served by the next kfsd. */
+    if ((rc == -ENOENT || rc == -EIO) && r->vol && op != KFS_OP_CLOSE && op != KFS_OP_FSYNC)
+        kfsd_cache_check(r->vol);
     if (r->err.code && (rc == -EIO || rc == -ENOSPC || rc == -EUCLEAN)) {
         static struct kfs_log_limit limit;
         kfs_log_limited(&limit, KFS_LOG_ERROR, "%s failed: %s", kfsd_op_name(op), r->err.msg);

@@ -125,6 +125,7 @@ static int create(struct kfsd_req *r, const struct kfsd_walk *w, int oflags)
     if (rc == 0) {
         rc = kfsd_file_create_locked(v, &a, oflags, false, &r->fds[0], &r->err);
         if (rc < 0) {
+            kfsd_cache_check(v); /* the next kfsd opens what is made */
             /* No room for its content: then the name should not be there either. */
             const struct kfs_cred root = {0};
             if (kfs_meta_unlink(v->meta, &root, w->parent, w->name, w->name_len, false, NULL, &gone, NULL) == 0 && gone.nlink == 0)

@@ -43,6 +43,17 @@ static void *settler_main(void *arg)
 
 /* ---- the watcher: last closes, and each second whatever was missed ----------------------------------------------------------- */
 
+/* A removed cache directory is made anew by the next kfsd, whose start puts right everything that rests on it. Ending as after a crash is the
+ * shortest way there: clients wait for that kfsd and ask it again. */
+void kfsd_cache_check(struct kfsd_vol *v)
+{
+    if (!kfs_cache_gone(v->cache))
+        return;
+    kfs_log(KFS_LOG_ERROR, "cache directory '%s' was removed, and with it what was not yet committed; ending, so that the next kfsd makes it anew",
+            kfs_cache_dir(v->cache));
+    _exit(1);
+}
+
 static void sweep(struct kfsd_vol *v)
 {
     size_t n;
@@ -80,6 +91,7 @@ static void *watcher_main(void *arg)
     while (ev && !atomic_load(&v->stop)) {
         uint64_t now = kfs_clock_mono_ns();
         if (now >= next_sweep) {
+            kfsd_cache_check(v);
             sweep(v);
             next_sweep = now + SWEEP_MS * 1000000ULL;
         }

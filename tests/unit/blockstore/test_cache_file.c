@@ -54,6 +54,31 @@ static void add_clean(struct den *d, kfs_ino_t ino, uint64_t version, size_t n)
     free(p);
 }
 
+TEST(cache_removed_is_gone)
+{
+    struct den d;
+    char path[900], other[900];
+    static const char *const subs[] = {"f", "w", "t", "d"};
+    for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
+        den_open(&d, 0);
+        ASSERT(!kfs_cache_gone(d.c));
+        snprintf(path, sizeof path, "%s/%s", d.path, subs[i]);
+        ASSERT_EQ(rmdir(path), 0);
+        ASSERT(kfs_cache_gone(d.c));
+        den_close(&d);
+    }
+    den_open(&d, 0);
+    snprintf(other, sizeof other, "%s.moved", d.path);
+    ASSERT_EQ(rename(d.path, other), 0);
+    ASSERT(kfs_cache_gone(d.c));
+    ASSERT_EQ(mkdir(d.path, 0700), 0);
+    ASSERT(kfs_cache_gone(d.c));
+    ASSERT_EQ(rmdir(d.path), 0);
+    ASSERT_EQ(rename(other, d.path), 0);
+    ASSERT(!kfs_cache_gone(d.c));
+    den_close(&d);
+}
+
 TEST(cache_open_makes_and_keeps)
 {
     struct den d;
