@@ -69,7 +69,7 @@ MISSED := $(patsubst tests/missed/%.c,$(B)/missed/%,$(missed.src))
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz$(if $(filter fuzz,$(V)),,-once)/%,$(fuzz.src))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(bench.src))
 
-.PHONY: all bins fuzz fuzzers objects shim units probes benches run test check unit lint asan tsan missed cross analyze test-suites scoreboard bench docs install clean help
+.PHONY: all bins fuzz fuzzers objects shim units probes benches run test check unit lint asan tsan missed cross test-ml analyze test-suites scoreboard bench docs install clean help
 .DELETE_ON_ERROR:
 all: $(BINS) $(if $(SAN),,$(B)/lib/libkfs.so) $(if $(MUSL),$(B)/lib/libkfs-musl.so) ## build everything (build/bin, build/lib)
 
@@ -194,6 +194,11 @@ fuzz: ## hostile messages, segments, objects and settings with libFuzzer (clang)
 	@tests/lib/deps fuzz
 	@$(MAKE_Q) V=fuzz CC=clang WARN=-Wall fuzzers
 	@tests/fuzz/run $(SECONDS)
+
+test-ml: ## machine-learning libraries from PyPI, environment and data on a volume
+	@tests/lib/deps test
+	@$(MAKE_Q) all
+	@tests/lib/run-all $(wildcard tests/ml/*.sh)
 
 analyze: ## gcc's static analyser
 	@$(MAKE_Q) V=analyze OPT='-O1 -g -fanalyzer' all
