@@ -100,12 +100,12 @@ k = list(os.scandir(\".\")); print(len(k), sum(e.is_file(follow_symlinks=False) 
     t_check O18-thousands-of-files '[ "$out" = "2005 2004 2000 2003 2000 2003 " ]' "$out"
     rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$(kfsd_pid)/status")
     t_check O18-memory-of-kfsd '[ "$rss" -lt 200000 ]' "resident: $rss KiB"
-    if t_have strace && strace -V >/dev/null 2>&1; then
+    if [ -z "${KFS_TEST_TRACER:-}" ] && t_have strace && strace -V >/dev/null 2>&1; then
         krun strace -f -o "$T/trace" -e trace=sendto,sendmsg find "$P/many" -type f >"$T/names" 2>/dev/null
         n=$(grep -c 'send' "$T/trace")
         t_check O18-find-needs-no-stat '[ "$(wc -l <"$T/names")" = 2000 ] && [ "$n" -lt 300 ]' "$(wc -l <"$T/names") names with $n round trips"
     else
-        t_skip O18-find-needs-no-stat "strace is not installed"
+        t_skip O18-find-needs-no-stat "strace is not installed, or another tracer is at work"
     fi
     krun rm -rf "$P/many"
 fi

@@ -9,6 +9,7 @@
  *            - calls on descriptors made by libkfs.so itself: it looks at dead directories and cache files to recognise them;
  *            - its question whether the host has a directory where the prefix is (for host symlinks that lead there);
  *            - fstat of a regular file by libc's streams: they use st_blksize and st_size, which are right on a genuine descriptor;
+ *            - kfsd, when a program of the test starts one: the cache is its own;
  *            - host symlinks: the path is taken as it is written. The kernel's ENOENT for them is what makes the shim look.
  * Speed    A seccomp filter stops only the calls of the table below.
  * Processes  CMD's real parent passes on its exit code; the tracer is a process beside it that lives until the last descendant is gone (a kfsd started
@@ -241,6 +242,8 @@ static void report(pid_t tid, const struct call *c, const char *path, bool by_fd
     char line[10240], exe[4096] = "?";
     link_of(tid, "exe", exe, sizeof exe);
     const char *base = strrchr(exe, '/');
+    if (base && strcmp(base, "/kfsd") == 0)
+        return;
     size_t len = (size_t)snprintf(line, sizeof line - 1024, "%s %.4096s (%.128s) at ", c->name, path, base ? base + 1 : exe);
     len += put_site(line + len, sizeof line - len, at, info->instruction_pointer);
     uint64_t words[256];
