@@ -279,7 +279,7 @@ static void inspect(pid_t tid)
         int dirfd = AT_FDCWD;
         switch (c->args[i]) {
         case 'f':
-            if (ours_fd(tid, c->name, (int)arg, shown))
+            if ((int)arg >= 0 && ours_fd(tid, c->name, (int)arg, shown)) /* AT_FDCWD means nothing here */
                 report(tid, c, shown, true, &info);
             continue;
         case 'd':
