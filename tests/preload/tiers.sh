@@ -9,6 +9,11 @@ if ! t_have strace || ! strace -o /dev/null true 2>/dev/null; then
 else
     krun bash -c 'mkdir -p "$1/w" && cd "$1/w" && ln -s d0/f0 link && for d in 0 1 2 3 4 5 6 7 8 9; do mkdir d$d; done &&
         for i in {0..299}; do echo -n 12345 >d$((i % 10))/f$i; done' - "$P" || t_fail warm-set-up "cannot lay the files"
+    # Files are warm once they have settled; until then kfsd answers for them, rightly.
+    for _ in {1..1500}; do
+        [ -z "$KFS_PLAIN" ] && ! "$KFS_BIN/kfs" status "$URL" --json | grep -q '"live":0' || break
+        sleep 0.02
+    done
     # The lowest count of the five rounds: a daemon that lost the processor for half a second makes readers ask it, rightly.
     # PREFIX NAME
     warm_case() {
