@@ -750,6 +750,8 @@ static long xcall_do(struct xcall *x, bool reading, long none)
             return KFS_HOST;
         if (path_only(x->fd))
             return -EBADF;
+        if (!reading && none < 0)
+            return none; /* a name that no file can have: copying programs try ACLs on each */
         loc.vol = i.vol;
         loc.base = i.ino;
         loc.rel = "";
@@ -858,7 +860,7 @@ static long xattr_change(struct xcall *x, const char *name, const void *value, s
     x->c.data = value;
     x->c.data_len = size;
     x->c.req.value = (uint64_t)flags;
-    long r = xcall_do(x, false, 0);
+    long r = xcall_do(x, false, none == -EOPNOTSUPP ? none : 0);
     return r == KFS_HOST || r == KFS_HOST_AT ? r - 10000 : r < 0 ? r : 0;
 }
 
