@@ -33,6 +33,7 @@ enum kfs_wire_op {
 #define KFS_WIRE_NOFOLLOW 2u /* the last component of path is not followed */
 #define KFS_WIRE_EXEC 4u     /* OPEN: for execve or dlopen-like use; needs x permission */
 #define KFS_WIRE_SESSION 8u  /* CLOSE: commit mode session: answer at once */
+#define KFS_WIRE_STANDIN 16u /* OPEN: the client can take a stand-in (base/pure/arrival.h) for a large file that is not here yet */
 
 /* kfs_wire_req.valid, of SETATTR */
 #define KFS_SET_MODE 1u
@@ -86,6 +87,7 @@ static inline uint32_t kfs_wire_oflags(uint32_t oflags)
 #define KFS_OPEN_WRITER 2u /* a genuine fd open for writing: CLOSE before close */
 #define KFS_OPEN_DIR 4u    /* the fd is a dead directory */
 #define KFS_OPEN_NODE 8u   /* the fd (O_PATH) is the kernel's FIFO or socket: the client opens it through /proc/self/fd, where it may wait */
+#define KFS_OPEN_STANDIN 16u /* the fd is a stand-in: base/pure/arrival.h; attr.version says of which content */
 
 struct kfs_wire_rep {
     uint32_t magic;
