@@ -29,9 +29,17 @@ struct kfs_cache_dead {
     uint64_t used;
 };
 
+/* A known file in p/. */
+struct kfs_cache_partial {
+    kfs_ino_t ino;
+    uint64_t version;
+    uint64_t bytes; /* that it will have */
+    struct kfs_cache_partial *next;
+};
+
 struct kfs_cache {
     char *dir; /* as the kernel shows it in /proc/self/fd: absolute, without symlinks */
-    int dir_fd, f_fd, w_fd, t_fd, d_fd, n_fd;
+    int dir_fd, f_fd, w_fd, t_fd, d_fd, n_fd, p_fd;
     bool on_tmpfs;
     uint64_t cap_bytes; /* 0: none */
     uint64_t counter;   /* of names in t/; atomic */
@@ -41,6 +49,8 @@ struct kfs_cache {
     size_t bucket_count, entry_count;
     struct kfs_cache_entry *newest, *oldest;
     uint64_t used_bytes;
+    struct kfs_cache_partial *partials;
+    uint64_t partial_bytes;
     void (*on_evict)(void *arg, kfs_ino_t ino, uint64_t version);
     void *on_evict_arg;
 
@@ -56,6 +66,13 @@ void kfs_cache_name_ino(char *buf, kfs_ino_t ino); /* "INO" */
 /* Lower-case hex without leading zeros from *s to the first other character; moves *s there. False:
  * not such a number, or 0. */
 bool kfs_cache_parse_hex(const char **s, uint64_t *ret);
+bool kfs_cache_parse_version(const char *s, uint64_t *ret); /* to the end of s; may be 0 */
+
+/* cache_file.c. Errors without text. */
+int kfs_cache_file_create(struct kfs_cache *c, int at, const char *name); /* new and empty, O_RDWR, 0600 */
+/* From below from_fd to f/ (and into the index) or, live, to w/. */
+int kfs_cache_file_publish(struct kfs_cache *c, int from_fd, const char *from, kfs_ino_t ino,
+                           uint64_t version, bool live);
 
 /* cache_evict.c: the index of clean files */
 int kfs_cache_index_init(struct kfs_cache *c);
@@ -66,6 +83,10 @@ int kfs_cache_index_scan(struct kfs_cache *c, struct kfs_err *err); /* f/ as fou
 void kfs_cache_index_add(struct kfs_cache *c, kfs_ino_t ino, uint64_t version);
 void kfs_cache_index_remove(struct kfs_cache *c, kfs_ino_t ino, uint64_t version);
 
+/* Make used and arriving bytes fit the cap again. */
+void kfs_cache_index_trim(struct kfs_cache *c);
+
 void kfs_cache_dead_clear(struct kfs_cache *c);
+void kfs_cache_partial_release(struct kfs_cache *c);
 
 #endif

@@ -175,6 +175,23 @@ void kfs_cache_on_evict(struct kfs_cache *c, void (*fn)(void *arg, kfs_ino_t ino
     pthread_mutex_unlock(&c->lock);
 }
 
+/* Below the cap by a tenth, so that each new file does not evict again. Arriving files count, but cannot go. */
+static struct kfs_cache_entry *trim_locked(struct kfs_cache *c, const struct kfs_cache_entry *keep)
+{
+    if (!c->cap_bytes || c->used_bytes + c->partial_bytes <= c->cap_bytes)
+        return NULL;
+    uint64_t target = c->cap_bytes - c->cap_bytes / 10;
+    return evict_locked(c, target > c->partial_bytes ? target - c->partial_bytes : 0, keep);
+}
+
+void kfs_cache_index_trim(struct kfs_cache *c)
+{
+    pthread_mutex_lock(&c->lock);
+    struct kfs_cache_entry *gone = trim_locked(c, NULL);
+    pthread_mutex_unlock(&c->lock);
+    report_gone(c, gone);
+}
+
 /* --- changes ---------------------------------------------------------------------------------- */
 
 static uint64_t file_bytes(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
@@ -204,10 +221,7 @@ void kfs_cache_index_add(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
     if (e) {
         *e = (struct kfs_cache_entry){.ino = ino, .version = version, .bytes = bytes};
         attach_locked(c, e);
-        /* Below the cap by a tenth, so that each new file does not evict again. The new one itself
-         * is about to be used. */
-        if (c->cap_bytes && c->used_bytes > c->cap_bytes)
-            gone = evict_locked(c, c->cap_bytes - c->cap_bytes / 10, e);
+        gone = trim_locked(c, e); /* the new one itself is about to be used */
     }
     pthread_mutex_unlock(&c->lock);
     free(old);
@@ -234,11 +248,7 @@ static bool parse_clean(const char *name, unsigned xx, kfs_ino_t *ret_ino, uint6
     const char *p = name;
     if (!kfs_cache_parse_hex(&p, ret_ino) || (*ret_ino & 255) != xx || *p++ != '-')
         return false;
-    if (p[0] == '0' && p[1] == 0) {
-        *ret_version = 0;
-        return true;
-    }
-    return kfs_cache_parse_hex(&p, ret_version) && *p == 0;
+    return kfs_cache_parse_version(p, ret_version);
 }
 
 static void scan_one(struct kfs_cache *c, unsigned xx, const char *name)

@@ -59,6 +59,15 @@ bool kfs_cache_parse_hex(const char **s, uint64_t *ret)
     return v != 0;
 }
 
+bool kfs_cache_parse_version(const char *s, uint64_t *ret)
+{
+    if (s[0] == '0' && s[1] == 0) {
+        *ret = 0;
+        return true;
+    }
+    return kfs_cache_parse_hex(&s, ret) && *s == 0;
+}
+
 /* --- directories ------------------------------------------------------------------------------ */
 
 static int make_parents(const char *dir, struct kfs_err *err)
@@ -342,7 +351,7 @@ static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id,
     struct {
         const char *name;
         int *fd;
-    } subs[] = {{"f", &c->f_fd}, {"w", &c->w_fd}, {"t", &c->t_fd}, {"d", &c->d_fd}, {"n", &c->n_fd}};
+    } subs[] = {{"f", &c->f_fd}, {"w", &c->w_fd}, {"t", &c->t_fd}, {"d", &c->d_fd}, {"n", &c->n_fd}, {"p", &c->p_fd}};
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++)
         if ((rc = open_sub(c, subs[i].name, subs[i].fd, err)) < 0)
             return rc;
@@ -352,7 +361,8 @@ static int open_all(struct kfs_cache *c, const char *dir, const char *volume_id,
     if (rebooted) {
         /* The new boot id is written last: interrupted, all of this is done again. */
         if ((rc = lose_live(c, err)) < 0 || (rc = empty_sub(c, c->f_fd, "f", err)) < 0 ||
-            (rc = empty_sub(c, c->n_fd, "n", err)) < 0 || (rc = id_write(c, volume_id, boot, err)) < 0)
+            (rc = empty_sub(c, c->n_fd, "n", err)) < 0 || (rc = empty_sub(c, c->p_fd, "p", err)) < 0 ||
+            (rc = id_write(c, volume_id, boot, err)) < 0)
             return rc;
     }
     struct statfs fs;
@@ -370,7 +380,7 @@ int kfs_cache_open(const char *dir, const char *volume_id, uint64_t cap_bytes,
     struct kfs_cache *c = calloc(1, sizeof *c);
     if (!c)
         return KFS_FAIL(err, ENOMEM, "open cache directory '%s': out of memory", dir);
-    c->dir_fd = c->f_fd = c->w_fd = c->t_fd = c->d_fd = c->n_fd = -1;
+    c->dir_fd = c->f_fd = c->w_fd = c->t_fd = c->d_fd = c->n_fd = c->p_fd = -1;
     c->cap_bytes = cap_bytes;
     pthread_mutex_init(&c->lock, NULL);
     pthread_mutex_init(&c->dead_lock, NULL);
@@ -392,8 +402,9 @@ void kfs_cache_close(struct kfs_cache *c)
     if (!c)
         return;
     kfs_cache_dead_clear(c);
+    kfs_cache_partial_release(c);
     kfs_cache_index_clear(c);
-    const int fds[] = {c->f_fd, c->w_fd, c->t_fd, c->d_fd, c->n_fd, c->dir_fd};
+    const int fds[] = {c->f_fd, c->w_fd, c->t_fd, c->d_fd, c->n_fd, c->p_fd, c->dir_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -415,7 +426,7 @@ bool kfs_cache_on_tmpfs(const struct kfs_cache *c)
 
 bool kfs_cache_gone(const struct kfs_cache *c)
 {
-    const int fds[] = {c->f_fd, c->w_fd, c->t_fd, c->d_fd, c->n_fd};
+    const int fds[] = {c->f_fd, c->w_fd, c->t_fd, c->d_fd, c->n_fd, c->p_fd};
     struct stat here, there;
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fstat(fds[i], &here) == 0 && here.st_nlink == 0)
@@ -470,7 +481,7 @@ static int move_to_clean(struct kfs_cache *c, int from_fd, const char *from, kfs
 
 /* openat that, where the disk is full, unlinks what the cache can fetch again and tries once more.
  * */
-static int create_file(struct kfs_cache *c, int at, const char *name)
+int kfs_cache_file_create(struct kfs_cache *c, int at, const char *name)
 {
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
     int fd = openat(at, name, flags, 0600);
@@ -487,6 +498,15 @@ static int create_file(struct kfs_cache *c, int at, const char *name)
         return rc;
     }
     return fd;
+}
+
+int kfs_cache_file_publish(struct kfs_cache *c, int from_fd, const char *from, kfs_ino_t ino,
+                           uint64_t version, bool live)
+{
+    char to[KFS_CACHE_NAME_MAX];
+    kfs_cache_name_ino(to, ino);
+    return live ? rename_once(from_fd, from, c->w_fd, to, false)
+                : move_to_clean(c, from_fd, from, ino, version);
 }
 
 int kfs_cache_open_clean(struct kfs_cache *c, kfs_ino_t ino, uint64_t version, int flags)
@@ -514,7 +534,7 @@ int kfs_cache_fill_begin(struct kfs_cache *c, kfs_ino_t ino, char *ret_name, int
     char name[KFS_CACHE_NAME_MAX];
     snprintf(name, sizeof name, "%" PRIx64 ".%" PRIu64, ino,
              __atomic_add_fetch(&c->counter, 1, __ATOMIC_RELAXED));
-    int fd = create_file(c, c->t_fd, name);
+    int fd = kfs_cache_file_create(c, c->t_fd, name);
     if (fd < 0)
         return KFS_FAIL(err, -fd, "cannot create '%s/t/%s': %s%s", c->dir, name, strerror(-fd),
                         fd == -ENOSPC ? "; make room where the cache directory lies" : "");
@@ -529,8 +549,7 @@ int kfs_cache_fill_end(struct kfs_cache *c, const char *name, kfs_ino_t ino, uin
     char to[KFS_CACHE_NAME_MAX];
     KFS_FAULT("cache.fill.end");
     kfs_cache_name_ino(to, ino);
-    int rc = live ? rename_once(c->t_fd, name, c->w_fd, to, false)
-                  : move_to_clean(c, c->t_fd, name, ino, version);
+    int rc = kfs_cache_file_publish(c, c->t_fd, name, ino, version, live);
     if (rc == -EEXIST)
         return KFS_FAIL(err, EEXIST, "'%s/w/%s' is there already: it is not overwritten", c->dir,
                         to);
@@ -567,7 +586,7 @@ int kfs_cache_create_live(struct kfs_cache *c, kfs_ino_t ino, int *ret_fd, struc
 {
     char name[KFS_CACHE_NAME_MAX];
     kfs_cache_name_ino(name, ino);
-    int fd = create_file(c, c->w_fd, name);
+    int fd = kfs_cache_file_create(c, c->w_fd, name);
     if (fd < 0)
         return KFS_FAIL(err, -fd, "cannot create '%s/w/%s': %s%s", c->dir, name, strerror(-fd),
                         fd == -ENOSPC ? "; make room where the cache directory lies" : "");

@@ -5,6 +5,7 @@
  *          CACHE/f/XX/INO-VERSION   clean, whole content; mode 0600, plus x bits for executables
  *          CACHE/w/INO     live content (open for writing, or orphan); the local journal
  *          CACHE/t/…       being filled; emptied at start
+ *          CACHE/p/INO-VERSION      large content that is arriving: known to the fetch path alone, becomes f/XX/INO-VERSION by rename when whole
  *          CACHE/d/…       dead directories; emptied at start
  *          CACHE/lost/…    live files found after a power cut or damage, kept for a human
  *          (hex without leading zeros; see base/pure/wire.h). CACHE is mode 0700.
@@ -56,6 +57,21 @@ int kfs_cache_set_exec(int fd, uint32_t inode_mode);
 int kfs_cache_has_writer(int fd);
 /* Has anybody but fd the file open at all? */
 int kfs_cache_has_user(int fd);
+
+/* Partial files: p/INO-VERSION, large content that is arriving (base/pure/arrival.h). create: new and empty, O_RDWR; size_bytes: what it will be, for which
+ * room is made now; -EEXIST: it is arriving already. ret_fd is the caller's. finish: it is whole; renamed to f/ (or w/, live: -EEXIST if there is one), its
+ * descriptors stay good; on failure it is still partial. drop: unlinked, whatever its state. A partial file is never evicted and never given to a client
+ * for more than reading. */
+int kfs_cache_partial_create(struct kfs_cache *c, kfs_ino_t ino, uint64_t version, uint64_t size_bytes, int *ret_fd, struct kfs_err *err);
+int kfs_cache_partial_open(struct kfs_cache *c, kfs_ino_t ino, uint64_t version, int flags); /* another descriptor; -ENOENT */
+int kfs_cache_partial_finish(struct kfs_cache *c, kfs_ino_t ino, uint64_t version, bool live, struct kfs_err *err);
+void kfs_cache_partial_drop(struct kfs_cache *c, kfs_ino_t ino, uint64_t version);
+/* What lies in p/, known or left by an earlier session. cb != 0 stops, and is returned; it may drop or adopt what it is told of. */
+typedef int (*kfs_cache_partial_cb)(void *arg, kfs_ino_t ino, uint64_t version);
+int kfs_cache_partial_each(struct kfs_cache *c, kfs_cache_partial_cb cb, void *arg);
+/* Go on with a file of an earlier session (same boot): its frames have to be checked before they count. -ENOENT: there is none; -EEXIST: known. */
+int kfs_cache_partial_adopt(struct kfs_cache *c, kfs_ino_t ino, uint64_t version, uint64_t size_bytes, int *ret_fd, struct kfs_err *err);
+int kfs_cache_partial_clear(struct kfs_cache *c); /* unlink what earlier sessions left and nobody adopted; kfsd calls it once, at start */
 
 /* Live files present: the local journal. */
 typedef int (*kfs_cache_each_cb)(void *arg, kfs_ino_t ino);

@@ -144,6 +144,7 @@ static_assert(sizeof(struct kfs_wire_stats) == 512, "stats layout");
  *   w/INO              live content (also orphans)
  *   d/INO              dead directories (removed at once: links read "… (deleted)")
  *   t/…                being filled
+ *   p/INO-VERSION      arriving (base/pure/arrival.h)
  *   n/INO              FIFOs and sockets; n/INO.b, n/INO.n: see blockstore/cache_node.c
  */
 

@@ -948,6 +948,7 @@ int kfsd_recover(struct kfsd_vol *v, struct kfs_err *err)
     if (r == 0) {
         purge_orphans(v);
         (void)kfs_cache_each_node(v->cache, node_check, v);
+        (void)kfs_cache_partial_clear(v->cache);
     }
     return r;
 }

@@ -517,6 +517,110 @@ TEST(cache_eviction)
     den_close(&d);
 }
 
+struct partials {
+    struct kfs_cache *c;
+    unsigned count;
+    uint64_t sum;
+};
+
+static int count_partial(void *arg, kfs_ino_t ino, uint64_t version)
+{
+    struct partials *p = arg;
+    p->count++;
+    p->sum += ino * 1000 + version;
+    return 0;
+}
+
+static unsigned partial_count(struct den *d)
+{
+    struct partials p = {.c = d->c};
+    ASSERT_OK(kfs_cache_partial_each(d->c, count_partial, &p), kerr);
+    return p.count;
+}
+
+TEST(cache_partial_becomes_whole)
+{
+    struct den d;
+    int fd, fd2;
+    struct stat a, b;
+    char text[4] = "";
+    den_open(&d, 100000);
+    for (kfs_ino_t ino = 1; ino <= 10; ino++)
+        add_clean(&d, ino, 1, 8000);
+    ASSERT_OK(kfs_cache_partial_create(d.c, 0x99, 7, 60000, &fd, &kerr), kerr);
+    ASSERT(present(&d, "p/99-7"));
+    /* Room is made for what it will be: 100000 less a tenth for all. */
+    ASSERT(kfs_cache_used_bytes(d.c) <= 30000 && !present(&d, "f/01/1-1") && present(&d, "f/0a/a-1"));
+    ASSERT_EQ(kfs_cache_partial_create(d.c, 0x99, 7, 1, &fd2, &kerr), -EEXIST);
+    ASSERT_EQ(kfs_cache_partial_open(d.c, 0x99, 8, O_RDONLY), -ENOENT);
+    ASSERT_EQ(kfs_cache_open_clean(d.c, 0x99, 7, O_RDONLY), -ENOENT);
+    fd2 = kfs_cache_partial_open(d.c, 0x99, 7, O_RDONLY);
+    ASSERT(fd2 >= 0);
+    ASSERT_EQ(pwrite(fd, "abc", 3, 0), 3);
+    ASSERT_EQ(partial_count(&d), 1);
+    ASSERT(kfs_cache_evict(d.c, 0) > 0 && present(&d, "p/99-7"));
+    ASSERT_OK(kfs_cache_partial_finish(d.c, 0x99, 7, false, &kerr), kerr);
+    ASSERT(!present(&d, "p/99-7") && present(&d, "f/99/99-7"));
+    ASSERT_EQ(pread(fd2, text, 3, 0), 3);
+    ASSERT_STR(text, "abc");
+    ASSERT(fstat(fd2, &a) == 0);
+    close(fd);
+    close(fd2);
+    fd = kfs_cache_open_clean(d.c, 0x99, 7, O_RDONLY);
+    ASSERT(fd >= 0 && fstat(fd, &b) == 0 && a.st_ino == b.st_ino);
+    close(fd);
+    ASSERT(kfs_cache_used_bytes(d.c) > 0);
+
+    /* To w/, where a live file is never replaced. */
+    ASSERT_OK(kfs_cache_create_live(d.c, 0x42, &fd, &kerr), kerr);
+    close(fd);
+    ASSERT_OK(kfs_cache_partial_create(d.c, 0x42, 1, 10, &fd, &kerr), kerr);
+    close(fd);
+    ASSERT_EQ(kfs_cache_partial_finish(d.c, 0x42, 1, true, &kerr), -EEXIST);
+    ASSERT(present(&d, "p/42-1"));
+    ASSERT_EQ(kfs_cache_drop_live(d.c, 0x42), 0);
+    ASSERT_OK(kfs_cache_partial_finish(d.c, 0x42, 1, true, &kerr), kerr);
+    ASSERT(present(&d, "w/42"));
+    ASSERT_EQ(kfs_cache_partial_finish(d.c, 0x42, 1, true, &kerr), -ENOENT);
+    /* What is over does not count any more: the whole cap is there for others. */
+    kfs_cache_evict(d.c, 0);
+    for (kfs_ino_t ino = 1; ino <= 10; ino++)
+        add_clean(&d, ino, 1, 8000);
+    ASSERT(present(&d, "f/01/1-1"));
+    den_close(&d);
+}
+
+TEST(cache_partial_of_an_earlier_session)
+{
+    struct den d;
+    int fd;
+    den_open(&d, 0);
+    for (kfs_ino_t ino = 1; ino <= 3; ino++) {
+        ASSERT_OK(kfs_cache_partial_create(d.c, ino, 0, 100, &fd, &kerr), kerr);
+        ASSERT_EQ(write(fd, "old", 3), 3);
+        close(fd);
+    }
+    kfs_cache_partial_drop(d.c, 3, 0);
+    ASSERT_EQ(partial_count(&d), 2);
+    den_reopen(&d, 0);
+    ASSERT_EQ(partial_count(&d), 2);
+    ASSERT_EQ(kfs_cache_partial_adopt(d.c, 3, 0, 100, &fd, &kerr), -ENOENT);
+    ASSERT_OK(kfs_cache_partial_adopt(d.c, 1, 0, 100, &fd, &kerr), kerr);
+    char text[4] = "";
+    ASSERT_EQ(pread(fd, text, 3, 0), 3);
+    ASSERT_STR(text, "old");
+    close(fd);
+    ASSERT_EQ(kfs_cache_partial_adopt(d.c, 1, 0, 100, &fd, &kerr), -EEXIST);
+    ASSERT_OK(kfs_cache_partial_clear(d.c), kerr);
+    ASSERT(present(&d, "p/1-0") && !present(&d, "p/2-0"));
+    /* One that nobody adopted is begun anew. */
+    den_reopen(&d, 0);
+    ASSERT_OK(kfs_cache_partial_create(d.c, 1, 0, 100, &fd, &kerr), kerr);
+    ASSERT_EQ(lseek(fd, 0, SEEK_END), 0);
+    close(fd);
+    den_close(&d);
+}
+
 static void full_cache(void *arg)
 {
     const char *dir = arg;
