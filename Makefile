@@ -59,7 +59,7 @@ $(shell mkdir -p $(B); printf '%s\n' '$(FLAGS)' | cmp -s - $(B)/flags || printf 
 
 obj   = $(patsubst %,$(B)/obj/%.o,$(1))
 LIBS_META  := -lsqlite3
-LIBS_BLK   := -lxxhash
+LIBS_BLK   := -lcurl -lcrypto -lzstd -lxxhash -lm
 LIBS_BASE  := -lpthread
 
 BINS  := $(B)/bin/kfsd $(B)/bin/kfs $(B)/bin/kfs-run
@@ -176,11 +176,11 @@ asan tsan: ## unit tests, and tests around kfsd, under a sanitizer (tsan likewis
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 KFS_SAN=$@ KFS_FUZZERS=$(CURDIR)/build/$@/fuzz-once KFS_BIN=$(CURDIR)/build/$@/bin \
 	KFS_TEST_LOGS=build/$@/test-logs tests/lib/run-all $(SAN_TESTS)
 
-# Headers of SQLite and xxHash are the same for all architectures; what is linked is the shim, which needs libc alone.
+# Headers of the libraries are the same for all architectures; what is linked is the shim, which needs libc alone.
 cross: ## everything compiled for aarch64; libkfs.so for it, tested under qemu-user
 	@tests/lib/deps cross
 	@$(MAKE_Q) all probes
-	@$(MAKE_Q) V=aarch64 CC=$(CROSS_CC) CFLAGS='-idirafter /usr/include' objects shim probes
+	@$(MAKE_Q) V=aarch64 CC=$(CROSS_CC) CFLAGS='-idirafter /usr/include -idirafter /usr/include/$(shell cc -print-multiarch 2>/dev/null)' objects shim probes
 	@tests/lint/shim-symbols.sh build/aarch64/lib/libkfs.so && tests/lint/shim-exports.sh build/aarch64/lib/libkfs.so
 	@KFS_TEST_LOGS=build/aarch64/test-logs tests/lib/run-all $(wildcard tests/cross/*.sh)
 

@@ -82,6 +82,8 @@ bool kfs_drv_is_remote(const struct kfs_drv *d);  /* a request costs a round tri
 
 void kfs_drv_submit(struct kfs_drv *d, struct kfs_drv_req *q);
 void kfs_drv_cancel(struct kfs_drv *d, struct kfs_drv_req *q); /* done comes, with -ECANCELED or the result */
+int kfs_drv_run(struct kfs_drv *d, struct kfs_drv_req *q);     /* submit and wait: returns q->status; q->done and q->arg are not the caller's */
+int kfs_drv_req_key(struct kfs_drv_req *q, const char *key, struct kfs_err *err); /* set q->key; -EINVAL: too long */
 
 /* The waiting forms. get: *ret_got bytes; ret_value_bytes may be NULL. */
 int kfs_drv_get(struct kfs_drv *d, const char *key, uint64_t off, void *buf, size_t len, size_t *ret_got, uint64_t *ret_value_bytes, struct kfs_err *err);

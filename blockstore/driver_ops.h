@@ -12,6 +12,7 @@ struct kfs_drv_ops {
     bool remote;
     int (*open)(const char *url, const struct kfs_drv_options *o, bool create, struct kfs_drv **ret_d, struct kfs_err *err);
     void (*close)(struct kfs_drv *d);
+    void (*run)(struct kfs_drv *d, struct kfs_drv_req *q); /* do it in the calling thread, without done; NULL: waiting means submit and wait */
     void (*submit)(struct kfs_drv *d, struct kfs_drv_req *q);
     void (*cancel)(struct kfs_drv *d, struct kfs_drv_req *q);
     int (*delete_many)(struct kfs_drv *d, const char *const *keys, size_t count, struct kfs_err *err);
