@@ -145,7 +145,7 @@ static int key_find(const char *name)
 
 static int unknown_key(const char *origin, const char *key, struct kfs_err *err)
 {
-    char list[256] = "";
+    char list[512] = "";
     size_t n = 0;
     for (int i = 0; i < KFS_CONF_COUNT && n < sizeof list; i++)
         n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", keys[i].name);

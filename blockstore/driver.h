@@ -66,10 +66,10 @@ struct kfs_drv_req {
     struct { struct kfs_drv_req *next; void *p; uint64_t n[6]; } priv; /* the driver's */
 };
 
-/* What a driver's owner may set; 0 or NULL means the default. Byte rates are totals of the node. */
+/* What a driver's owner may set; 0 or NULL means the default. Byte rates: see blockstore/limit.h; drivers take from kfs_limit_upload and
+ * kfs_limit_download what they send and receive, so that a change is felt at once. */
 struct kfs_drv_options {
     unsigned requests_max;           /* at once (default 32) */
-    uint64_t upload_bytes_per_s, download_bytes_per_s; /* 0: no limit */
     double retry_budget_s;           /* a request is given up after (default 60) */
     const char *settings;            /* s3: text of "key=value" lines, see blockstore/driver_s3.h */
 };

@@ -7,6 +7,7 @@
 #include "blockstore/driver_ops.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "blockstore/limit.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@
 
 #define TMP          "tmp"
 #define THREADS_MAX  8       /* a disk's queue is full with fewer; a network file system hides little more latency */
-#define GET_STEP     (1u << 20) /* progress is told this often */
+#define STEP         (1u << 20) /* progress is told, and byte rates are kept, this often */
 #define PRIORITIES   3
 
 /* `lock` guards the queues, the threads' counts and `stop`; counters are atomic, the rest is constant after open. */
@@ -153,7 +154,9 @@ static int write_all(int fd, const struct iovec *iov, int count, uint64_t off, u
 {
     for (int i = 0; i < count; i++) {
         for (size_t done = 0; done < iov[i].iov_len;) {
-            ssize_t n = pwrite(fd, (const char *)iov[i].iov_base + done, iov[i].iov_len - done, (off_t)(off + done));
+            size_t step = iov[i].iov_len - done < STEP ? iov[i].iov_len - done : STEP;
+            kfs_limit_wait(&kfs_limit_upload, step);
+            ssize_t n = pwrite(fd, (const char *)iov[i].iov_base + done, step, (off_t)(off + done));
             if (n < 0 && errno == EINTR)
                 continue;
             if (n <= 0)
@@ -183,7 +186,8 @@ static int do_get(struct file_drv *d, struct kfs_drv_req *q)
     else if (off > size || (off == size && q->len))
         return KFS_FAIL(&q->err, ERANGE, "'%s' in '%s' has only %" PRIu64 " bytes; check the volume", q->key, d->dir, size);
     while (q->got < q->len) {
-        size_t step = q->len - q->got < GET_STEP ? q->len - q->got : GET_STEP;
+        size_t step = q->len - q->got < STEP ? q->len - q->got : STEP;
+        kfs_limit_wait(&kfs_limit_download, step);
         ssize_t n = pread(fd, (char *)q->buf + q->got, step, (off_t)(off + q->got));
         if (n < 0 && errno == EINTR)
             continue;

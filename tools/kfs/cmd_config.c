@@ -1,4 +1,5 @@
 #include "tools/kfs/kfs.h"
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -46,4 +47,15 @@ int kfs_cmd_config(struct kfs_cmd *c)
     kfs_buf_release(&json);
     kfs_buf_release(&text);
     return 0;
+}
+
+int kfs_cmd_config_set(struct kfs_cmd *c)
+{
+    char line[KFS_PATH_MAX];
+    if ((size_t)snprintf(line, sizeof line, "%s=%s", c->args[0], c->args[1]) >= sizeof line) {
+        struct kfs_err err = {0};
+        (void)KFS_FAIL(&err, EINVAL, "the value of '%.64s' is too long", c->args[0]);
+        return kfs_cmd_fail(c, &err);
+    }
+    return kfs_cmd_tell_volumes(c, NULL, "set", line);
 }

@@ -35,6 +35,7 @@ int kfs_cmd_fail(const struct kfs_cmd *c, const struct kfs_err *err);
 /* volumes.c: which volumes? `named`, else --volume, else those of KFS_AT, else those of the configuration. Asks each one's kfsd `command` and
  * prints the answers: one object, or an array of objects when there is more than one volume. */
 int kfs_cmd_ask_volumes(struct kfs_cmd *c, const char *named, const char *command);
+int kfs_cmd_tell_volumes(struct kfs_cmd *c, const char *named, const char *command, const char *argument);
 /* The same for one PATH: inside --volume, or below a prefix of KFS_AT. */
 int kfs_cmd_ask_path(struct kfs_cmd *c, const char *path, const char *command);
 

@@ -66,7 +66,7 @@ static size_t volumes_list(const struct kfs_cmd *c, struct kfs_mount *store, con
     return n;
 }
 
-int kfs_cmd_ask_volumes(struct kfs_cmd *c, const char *named, const char *command)
+int kfs_cmd_tell_volumes(struct kfs_cmd *c, const char *named, const char *command, const char *argument)
 {
     static struct kfs_mount store[KFS_MOUNTS_MAX]; /* large */
     const char *volumes[KFS_MOUNTS_MAX];
@@ -76,14 +76,14 @@ int kfs_cmd_ask_volumes(struct kfs_cmd *c, const char *named, const char *comman
         return kfs_cmd_fail(c, &err);
     }
     if (named || c->volume)
-        return ask_and_print(c, named ? named : c->volume, command, NULL);
+        return ask_and_print(c, named ? named : c->volume, command, argument);
     size_t n = volumes_list(c, store, volumes);
     if (n == 0) {
         (void)KFS_FAIL(&err, EINVAL, "which volume? say --volume sqlite:/path.db, or run it under kfs-run");
         return kfs_cmd_fail(c, &err);
     }
     if (n == 1)
-        return ask_and_print(c, volumes[0], command, NULL);
+        return ask_and_print(c, volumes[0], command, argument);
     struct kfs_buf json;
     kfs_buf_init(&json);
     (void)kfs_buf_append_str(&json, "[");
@@ -92,7 +92,7 @@ int kfs_cmd_ask_volumes(struct kfs_cmd *c, const char *named, const char *comman
         size_t before = json.len;
         if (json.len > 1)
             (void)kfs_buf_append_str(&json, ",\n");
-        if (ask(c, volumes[i], command, NULL, &json, &err) < 0) {
+        if (ask(c, volumes[i], command, argument, &json, &err) < 0) {
             code = kfs_cmd_fail(c, &err);
             json.len = before;
         }
@@ -101,6 +101,11 @@ int kfs_cmd_ask_volumes(struct kfs_cmd *c, const char *named, const char *comman
     print(c, &json);
     kfs_buf_release(&json);
     return code;
+}
+
+int kfs_cmd_ask_volumes(struct kfs_cmd *c, const char *named, const char *command)
+{
+    return kfs_cmd_tell_volumes(c, named, command, NULL);
 }
 
 /* PATH as programs see it -> the mount it lies in, and the rest. */

@@ -8,11 +8,13 @@
  *   flush          commit everything live, durably
  *   evict          drop clean cache files; argument: bytes to keep (default 0)
  *   config         every key with its value and where it comes from
+ *   set KEY=VALUE  change a key that can change while kfsd runs; kfsd's own user and root only
  * Anybody who may connect may ask; evict and flush change nothing that a user can see. PATH is walked with the caller's permissions.
  */
 #include "tools/kfsd/kfsd.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "blockstore/limit.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -136,6 +138,14 @@ static int do_status(struct kfsd_req *r, struct kfs_buf *b)
     return kfs_buf_append_str(b, "}");
 }
 
+static void put_limit(struct kfs_buf *b, const char *name, struct kfs_limit *l)
+{
+    struct kfs_limit_stats s;
+    kfs_limit_stats(l, &s);
+    kfs_buf_printf(b, ",\"%s\":{\"bytes\":%llu,\"limit_bytes_per_s\":%llu,\"waited_ms\":%llu}", name, (unsigned long long)s.taken_bytes,
+                   (unsigned long long)s.bytes_per_s, (unsigned long long)(s.waited_ns / 1000000));
+}
+
 static int do_stats(struct kfsd_req *r, struct kfs_buf *b)
 {
     struct kfsd_vol *v = r->vol;
@@ -143,6 +153,8 @@ static int do_stats(struct kfsd_req *r, struct kfs_buf *b)
     put_u64(b, "failed_commits", atomic_load(&v->failed_count));
     put_tiers(b, v);
     put_ops(b, v);
+    put_limit(b, "upload", &kfs_limit_upload);
+    put_limit(b, "download", &kfs_limit_download);
     return kfs_buf_append_str(b, "}");
 }
 
@@ -338,9 +350,46 @@ static int do_evict(struct kfsd_req *r, struct kfs_buf *b)
                           (unsigned long long)kfs_cache_used_bytes(r->vol->cache));
 }
 
+/* The texts of kfsd.conf, which `set` replaces. */
+static pthread_mutex_t conf_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void kfsd_conf_apply(void)
+{
+    kfs_limit_set(&kfs_limit_upload, kfs_conf_number(&kfsd.conf, KFS_CONF_UPLOAD_RATE));
+    kfs_limit_set(&kfs_limit_download, kfs_conf_number(&kfsd.conf, KFS_CONF_DOWNLOAD_RATE));
+}
+
+static int do_set(struct kfsd_req *r, struct kfs_buf *b)
+{
+    static const enum kfs_conf_key keys[] = {KFS_CONF_UPLOAD_RATE, KFS_CONF_DOWNLOAD_RATE};
+    char *value = strchr(r->path2, '=');
+    if (r->cred->uid != 0 && r->cred->uid != geteuid())
+        return KFS_FAIL(&r->err, EPERM, "settings are changed by uid %u, to whom this kfsd belongs, or by root", geteuid());
+    if (!value)
+        return KFS_FAIL(&r->err, EINVAL, "'%.100s' is not KEY=VALUE", r->path2);
+    *value++ = 0;
+    bool known = false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        known = known || strcmp(r->path2, kfs_conf_key_name(keys[i])) == 0;
+    if (!known)
+        return KFS_FAIL(&r->err, EINVAL, "'%.64s' cannot change while kfsd runs; upload_bytes_per_s and download_bytes_per_s can", r->path2);
+    pthread_mutex_lock(&conf_lock);
+    int rc = kfs_conf_set(&kfsd.conf, r->path2, value, "kfs config set", &r->err);
+    if (rc == 0)
+        kfsd_conf_apply();
+    pthread_mutex_unlock(&conf_lock);
+    if (rc < 0)
+        return rc;
+    kfs_log(KFS_LOG_INFO, "%s is %s now", r->path2, value);
+    kfs_buf_append_str(b, "{");
+    put_str(b, r->path2, value);
+    return kfs_buf_append_str(b, "}");
+}
+
 static int do_config(struct kfsd_req *r, struct kfs_buf *b)
 {
     (void)r;
+    pthread_mutex_lock(&conf_lock);
     kfs_buf_append_str(b, "{\"config\":[");
     for (int k = 0; k < KFS_CONF_COUNT; k++) {
         kfs_buf_append_str(b, k ? ",{" : "{");
@@ -351,6 +400,7 @@ static int do_config(struct kfsd_req *r, struct kfs_buf *b)
         put_str(b, "origin", kfsd.conf.values[k].origin ? kfsd.conf.values[k].origin : "default");
         kfs_buf_append_str(b, "}");
     }
+    pthread_mutex_unlock(&conf_lock);
     kfs_buf_append_str(b, "],\"volumes\":[");
     bool cut = false;
     for (size_t i = 0; i < kfsd.conf.volume_count && !cut; i++) {
@@ -372,11 +422,11 @@ int kfsd_op_control(struct kfsd_req *r)
         int (*run)(struct kfsd_req *r, struct kfs_buf *b);
     } commands[] = {
         {"status", do_status}, {"info", do_info},   {"explain", do_explain}, {"flush", do_flush},
-        {"evict", do_evict},   {"config", do_config}, {"stats", do_stats},
+        {"evict", do_evict},   {"config", do_config}, {"stats", do_stats}, {"set", do_set},
     };
     struct kfs_buf b;
     kfs_buf_init(&b);
-    int rc = KFS_FAIL(&r->err, EINVAL, "unknown command '%.100s'; use status, info, explain, flush, evict, config or stats", r->path);
+    int rc = KFS_FAIL(&r->err, EINVAL, "unknown command '%.100s'; use status, info, explain, flush, evict, config, set or stats", r->path);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(r->path, commands[i].name) == 0) {
             r->err = (struct kfs_err){0};

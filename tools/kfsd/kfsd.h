@@ -227,6 +227,9 @@ bool kfsd_client_busy(const uint64_t client[2], uint64_t seq, const struct kfsd_
 /* HELLO: bind the connection. */
 int kfsd_conn_hello(struct kfsd_req *r);
 
+/* ---- control.c: settings that may change while kfsd runs ---------------------------------------------------------------- */
+void kfsd_conf_apply(void);
+
 /* ---- crash.c --------------------------------------------------------------------------------------------------------- */
 void kfsd_crash_init(void);
 

@@ -610,6 +610,7 @@ int main(int argc, char **argv)
         (void)setsid();
     (void)!chdir("/");
     kfsd_crash_init();
+    kfsd_conf_apply();
     /* Commits take and give back a frame's buffer each: do not return it to the kernel in between. */
     (void)mallopt(M_MMAP_THRESHOLD, 8 << 20);
     (void)mallopt(M_TRIM_THRESHOLD, 64 << 20);
