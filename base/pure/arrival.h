@@ -13,6 +13,8 @@
 #define KFS_BASE_PURE_ARRIVAL_H
 
 #include "base/pure/attr.h"
+#include "base/pure/hash.h"
+#include <string.h>
 
 #define KFS_ARRIVAL_MAGIC 0x3152414bu /* "KAR1" */
 #define KFS_ARRIVAL_VERSION 1u
@@ -43,8 +45,25 @@ static inline int kfs_arrival_has(const struct kfs_arrival *a, uint64_t frame)
 }
 
 /* The stand-in: a sealed memfd of the file's size, reopened with access mode 3, so that lseek and fstat's size are right and every read, write and map that
- * the shim does not serve fails with EBADF or EACCES. Its link in /proc/self/fd reads "/memfd:kfs-INO-VERSION (deleted)" (lower-case hex, no leading zeros).
- * One memfd per (inode, version) in a kfsd; each open gets an open file description of its own, whose offset is the file's offset. */
+ * the shim does not serve fails with EBADF or EACCES. Its link in /proc/self/fd reads "/memfd:kfs-INO-VERSION-KEY (deleted)" (lower-case hex, no leading
+ * zeros). One memfd and one open file description for each open, so the description can be told by the memfd's inode, and by KEY.
+ *
+ * KEY      16 bits of the volume (kfs_standin_volume), then 48 random bits: who knows it has, or had, the descriptor.
+ * Offset   The file's offset is the stand-in's own: shared over dup, fork and SCM_RIGHTS as any. A read claims its bytes by lseek(fd, n, SEEK_CUR).
+ * Settling SETTLE gives the one genuine description that takes the place of this stand-in, the same one to every process that shares it; kfsd made it with
+ *          O_APPEND, which means "not yet". The process whose lseek(standin, KFS_STANDIN_SETTLED, SEEK_CUR) succeeds has ended the stand-in: what comes
+ *          back less KFS_STANDIN_SETTLED is the offset, which it sets in the genuine one, and then the status flags, O_APPEND gone. A second such lseek
+ *          overflows and fails, so there is exactly one; the others wait until O_APPEND is gone. A claim that comes back at or above
+ *          KFS_STANDIN_SETTLED is void: the reader settles and goes on with the genuine descriptor. */
 #define KFS_STANDIN_PREFIX "/memfd:kfs-"
+#define KFS_STANDIN_SETTLED (1LL << 62)
+
+/* SETTLE's size_bytes */
+#define KFS_SETTLE_AGAIN 1u /* the stand-in was ended by somebody: -ESTALE unless kfsd still has its genuine description */
+
+static inline uint64_t kfs_standin_volume(const char *volume_id)
+{
+    return kfs_hash(volume_id, strlen(volume_id), 0) & 0xffffULL << 48;
+}
 
 #endif

@@ -1,13 +1,13 @@
 /* tools/kfsd/kfsd.h — what the parts of the daemon share
  *
  * What     main.c (arguments, life), server.c (sockets, workers, clients), ops*.c (one handler a wire operation), resolve.c (path walk), openfile.c
- *          (live files, commit, fill), watch.c (last closes, sweep, garbage), publish.c (metadata to segment), control.c (JSON for people), crash.c.
+ *          (live files, commit, fill), standin.c (descriptors of arriving files), watch.c (last closes, sweep, garbage), publish.c (metadata to segment), control.c (JSON for people), crash.c.
  *
  * Model    struct kfsd_vol is one served volume. The publish lock `pub` orders the segment: whoever changes metadata, or publishes what it read from
  *          there, does both under `pub`; so no slow thread can publish what a later change has replaced. Never held over object I/O.
  *          struct kfsd_file is an inode under management: live (its truth is w/INO), an orphan, or just being filled.
  *
- * Locks    kfsd_file.lock -> kfsd_vol.pub -> kfsd_vol.table; and `evicted` alone. The callback of evictions only takes `evicted`: it may come from inside
+ * Locks    kfsd_file.lock -> kfsd_vol.pub -> kfsd_vol.table; and `evicted` and the one in kfsd_standins alone. The callback of evictions only takes `evicted`: it may come from inside
  *          any call of the cache, also under the others.
  *
  * Threads  Workers (4..64), per volume: a watcher, 2 settlers, a collector of garbage; one heart for all volumes; main waits for signals.
@@ -90,6 +90,7 @@ struct kfsd_vol {
     } evicted_list[KFSD_EVICTED_MAX];
     unsigned evicted_count;
 
+    struct kfsd_standins *standins;
     int watch_fd, wake_fd;
     pthread_t watcher, settlers[2], collector;
     bool threads_on;
@@ -213,6 +214,22 @@ void kfsd_file_linked_locked(struct kfsd_vol *v, kfs_ino_t ino);
 int kfsd_file_settle(struct kfsd_vol *v, struct kfsd_file *f);
 int kfsd_recover(struct kfsd_vol *v, struct kfs_err *err);
 unsigned kfsd_uncommitted(struct kfsd_vol *v);
+
+/* ---- standin.c ------------------------------------------------------------------------------------------------------- */
+/* Stand-ins (base/pure/arrival.h): their descriptors, who may ask by them, and the genuine description that takes a stand-in's place. A stand-in is known
+ * until its last descriptor is closed anywhere (inotify on the memfd). Those of an earlier kfsd are met when somebody asks by them. */
+struct kfsd_standins;
+int kfsd_standins_start(struct kfsd_vol *v, struct kfs_err *err);
+void kfsd_standins_stop(struct kfsd_vol *v);
+/* A new one, for a client that has permission. oflags: of the open. */
+int kfsd_standin_make(struct kfsd_vol *v, kfs_ino_t ino, uint64_t version, uint64_t size_bytes, int oflags, int *ret_fd, struct kfs_err *err);
+/* May r's client ask for (ino, version) by this key? 0; -ESTALE: a key of something else; -EACCES. */
+int kfsd_standin_check(struct kfsd_req *r, kfs_ino_t ino, uint64_t version, uint64_t key);
+/* SETTLE, once the content is whole: a descriptor on the genuine description of `key`, opened now unless it is known. */
+int kfsd_standin_settle(struct kfsd_req *r, kfs_ino_t ino, uint64_t version, uint64_t key, int oflags, bool again, int *ret_fd);
+/* How many stand-ins of this content (version 0: of any version) are open on the node. */
+unsigned kfsd_standin_count(struct kfsd_vol *v, kfs_ino_t ino, uint64_t version);
+void kfsd_standin_sweep(struct kfsd_vol *v); /* forget those that are closed; also done by the other calls */
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------------- */
 int kfsd_watch_start(struct kfsd_vol *v, struct kfs_err *err);

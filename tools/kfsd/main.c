@@ -408,6 +408,8 @@ static int vol_open(struct kfsd_vol *v, const char *arg, struct kfs_err *err)
     if (r == 0)
         r = cache_attach(v, err);
     if (r == 0)
+        r = kfsd_standins_start(v, err);
+    if (r == 0)
         r = recover(v, err);
     return r;
 }
@@ -452,6 +454,7 @@ static void vol_close(struct kfsd_vol *v)
     if (!v->v)
         return;
     kfsd_watch_stop(v);
+    kfsd_standins_stop(v);
     bool clean = v->cache && vol_settle_all(v);
     if (!clean && v->cache)
         kfs_log(KFS_LOG_WARN, "'%s': ended with uncommitted files in '%s/w'; the next kfsd commits them", v->v->url, kfs_cache_dir(v->cache));

@@ -93,6 +93,7 @@ static void *watcher_main(void *arg)
         if (now >= next_sweep) {
             kfsd_cache_check(v);
             sweep(v);
+            kfsd_standin_sweep(v);
             next_sweep = now + SWEEP_MS * 1000000ULL;
         }
         struct pollfd p[2] = {{.fd = v->watch_fd, .events = POLLIN}, {.fd = v->wake_fd, .events = POLLIN}};
