@@ -8,6 +8,7 @@
  *          have its address taken.
  * Absent   Libraries that ld.so itself looks for: DT_NEEDED of programs and of host libraries, LD_LIBRARY_PATH, names without a slash.
  */
+#include "preload/inline.h"
 #include "preload/libs.h"
 #include "preload/real.h"
 #include "preload/shim.h"
@@ -234,13 +235,18 @@ __attribute__((noinline)) static void *load_ours(long ns, const char *path, int 
     return load_fd(ns, path, (int)fd, flags, up);
 }
 
-/* What goes to the real function does so as a tail call. */
+/* What is not ours goes to the real function by a jump. */
 void *kfs_do_dlopen(const char *file, int flags)
 {
-    if (!file || !kfs_pre_vol_count || !strchr(file, '/'))
+    if (!file || !kfs_pre_vol_count)
         return kfs_real.dlopen(file, flags);
+    if (!strchr(file, '/') || !kfs_pre_maybe(AT_FDCWD, file))
+        return kfs_inline_dlopen(file, flags);
     void *h = load_ours(NS_NONE, file, flags, NULL);
-    return h == NOT_OURS ? kfs_real.dlopen(file, flags) : h;
+    if (h == NOT_OURS)
+        return kfs_inline_dlopen(file, flags);
+    kfs_inline_loaded();
+    return h;
 }
 
 void *kfs_do_dlmopen(long ns, const char *file, int flags)
@@ -248,5 +254,8 @@ void *kfs_do_dlmopen(long ns, const char *file, int flags)
     if (!file || !kfs_pre_vol_count || !strchr(file, '/'))
         return kfs_real.dlmopen(ns, file, flags);
     void *h = load_ours(ns, file, flags, NULL);
-    return h == NOT_OURS ? kfs_real.dlmopen(ns, file, flags) : h;
+    if (h == NOT_OURS)
+        return kfs_real.dlmopen(ns, file, flags);
+    kfs_inline_loaded();
+    return h;
 }

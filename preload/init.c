@@ -4,6 +4,7 @@
  * same thread repeats it (every step gives the same result); another thread waits.
  */
 #include "preload/guard.h"
+#include "preload/inline.h"
 #include "preload/shim.h"
 #include "preload/real.h"
 #include "base/pure/sys.h"
@@ -93,4 +94,6 @@ void kfs_pre_init(void)
 __attribute__((constructor(101))) static void start(void)
 {
     KFS_PRE_READY();
+    if (kfs_pre_vol_count)
+        kfs_inline_start(env_value(KFS_ENV_INLINE));
 }
