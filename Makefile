@@ -58,7 +58,7 @@ FLAGS := $(CC) $(CFLAGS_ALL) $(SAN) $(HARDEN) $(LDHARDEN) $(SHIMFLAGS)
 $(shell mkdir -p $(B); printf '%s\n' '$(FLAGS)' | cmp -s - $(B)/flags || printf '%s\n' '$(FLAGS)' > $(B)/flags)
 
 obj   = $(patsubst %,$(B)/obj/%.o,$(1))
-LIBS_META  := -lsqlite3
+LIBS_META  := -lsqlite3 -lmariadb
 LIBS_BLK   := -lcurl -lcrypto -lzstd -lxxhash -lm
 LIBS_BASE  := -lpthread
 

@@ -402,7 +402,7 @@ int kfs_meta_object_known(struct kfs_meta *m, uint64_t id, struct kfs_err *err)
 {
     (void)pthread_mutex_lock(&m->lock);
     struct kfs_row *row;
-    int rc = kfs_db_first(m->db, KFS_SQL_OBJECT_KNOWN, DB_ARGS(DB_I(id)), &row, err);
+    int rc = kfs_db_first(m->db, KFS_SQL_OBJECT_KNOWN, DB_ARGS(DB_I(id), DB_I(id)), &row, err);
     kfs_db_done(row);
     (void)pthread_mutex_unlock(&m->lock);
     return rc;

@@ -1,6 +1,8 @@
-#include "meta/db_sqlite.h"
+/* meta/db_sqlite.c — the embedded engine */
+#include "meta/db_ops.h"
 
 #include "base/cleanup.h"
+#include "meta/schema.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,22 +17,32 @@
  * several times faster than SQLite's 1000; 32 MiB is replayed in well under a second after a crash. */
 #define WAL_PAGES 8192
 
-struct kfs_db {
+struct statement {
+    struct kfs_row row;
+    sqlite3_stmt *s;
+};
+
+struct lite {
+    struct kfs_db db;
     sqlite3 *sql;
-    sqlite3_stmt *stmts[KFS_SQL_COUNT];
+    struct statement stmts[KFS_SQL_COUNT];
     sqlite3_stmt *begin, *commit, *rollback;
     int wal_fd;
     char path[];
 };
 
-static const char *const texts[KFS_SQL_COUNT] = {
-#define SQL(id, text) [KFS_SQL_##id] = text,
-#include "meta/sql.def"
-#undef SQL
-};
+static struct lite *lite(struct kfs_db *db)
+{
+    return (struct lite *)(void *)db;
+}
+
+static sqlite3_stmt *stmt(struct kfs_row *row)
+{
+    return ((struct statement *)(void *)row)->s;
+}
 
 /* -errno of SQLite's result `rc`, with text. */
-static int fail(struct kfs_db *db, int rc, struct kfs_err *err)
+static int fail(struct lite *db, int rc, struct kfs_err *err)
 {
     int sys = db->sql ? sqlite3_system_errno(db->sql) : 0;
     const char *what = db->sql ? sqlite3_errmsg(db->sql) : sqlite3_errstr(rc);
@@ -81,14 +93,16 @@ static int fail(struct kfs_db *db, int rc, struct kfs_err *err)
     }
 }
 
-int kfs_db_script(struct kfs_db *db, const char *sql, struct kfs_err *err)
+static int lite_script(struct kfs_db *base, const char *sql, struct kfs_err *err)
 {
+    struct lite *db = lite(base);
     int rc = sqlite3_exec(db->sql, sql, NULL, NULL, NULL);
     return rc == SQLITE_OK ? 0 : fail(db, rc, err);
 }
 
-int kfs_db_query_int(struct kfs_db *db, const char *sql, int64_t *ret_n, struct kfs_err *err)
+static int lite_query_int(struct kfs_db *base, const char *sql, int64_t *ret_n, struct kfs_err *err)
 {
+    struct lite *db = lite(base);
     sqlite3_stmt *s = NULL;
     int rc = sqlite3_prepare_v2(db->sql, sql, -1, &s, NULL);
     if (rc == SQLITE_OK)
@@ -100,6 +114,32 @@ int kfs_db_query_int(struct kfs_db *db, const char *sql, int64_t *ret_n, struct 
     return result;
 }
 
+static int lite_identify(struct kfs_db *base, struct kfs_err *err)
+{
+    int64_t id = 0, tables = 0;
+    int rc = lite_query_int(base, "PRAGMA application_id", &id, err);
+    if (rc >= 0)
+        rc = lite_query_int(base, "SELECT count(*) FROM sqlite_master", &tables, err);
+    if (rc < 0)
+        return rc;
+    if (id == 0 && tables == 0)
+        return 0;
+    if (id != KFS_META_APPLICATION_ID)
+        return KFS_FAIL(err, EINVAL,
+                        "'%s' is a SQLite database of another program, not a KFS volume; name "
+                        "another file",
+                        base->name);
+    return 1;
+}
+
+static int lite_create_tables(struct kfs_db *base, const char *schema, struct kfs_err *err)
+{
+    char id[64];
+    (void)snprintf(id, sizeof id, "PRAGMA application_id=%d", KFS_META_APPLICATION_ID);
+    int rc = lite_script(base, id, err);
+    return rc < 0 ? rc : lite_script(base, schema, err);
+}
+
 static const char pragmas[] = "PRAGMA journal_mode=WAL;"
                               "PRAGMA synchronous=NORMAL;"
                               "PRAGMA foreign_keys=OFF;"
@@ -107,12 +147,28 @@ static const char pragmas[] = "PRAGMA journal_mode=WAL;"
                               "PRAGMA cell_size_check=ON;"
                               "PRAGMA cache_size=-65536;"; /* 64 MiB */
 
-int kfs_db_open(const char *path, bool create, struct kfs_db **ret_db, struct kfs_err *err)
+static void lite_close(struct kfs_db *base)
 {
-    struct kfs_db *db = calloc(1, sizeof *db + strlen(path) + 1);
+    struct lite *db = lite(base);
+    for (int i = 0; i < KFS_SQL_COUNT; i++)
+        (void)sqlite3_finalize(db->stmts[i].s);
+    (void)sqlite3_finalize(db->begin);
+    (void)sqlite3_finalize(db->commit);
+    (void)sqlite3_finalize(db->rollback);
+    (void)sqlite3_close(db->sql);
+    if (db->wal_fd >= 0)
+        (void)close(db->wal_fd);
+    free(db);
+}
+
+static int lite_open(const char *path, bool create, struct kfs_db **ret_db, struct kfs_err *err)
+{
+    struct lite *db = calloc(1, sizeof *db + strlen(path) + 1);
     if (!db)
         return KFS_FAIL(err, ENOMEM, "out of memory for database '%s'", path);
     strcpy(db->path, path);
+    db->db.ops = &kfs_db_sqlite;
+    db->db.name = db->path;
     db->wal_fd = -1;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                 (create ? SQLITE_OPEN_CREATE : 0);
@@ -120,7 +176,7 @@ int kfs_db_open(const char *path, bool create, struct kfs_db **ret_db, struct kf
     kfs_auto_free char *file = NULL;
     if (asprintf(&file, "%s%s", path[0] == '/' ? "" : "./", path) < 0) {
         file = NULL;
-        kfs_db_close(db);
+        lite_close(&db->db);
         return KFS_FAIL(err, ENOMEM, "out of memory for database '%s'", path);
     }
     int rc = sqlite3_open_v2(file, &db->sql, flags, NULL);
@@ -132,42 +188,25 @@ int kfs_db_open(const char *path, bool create, struct kfs_db **ret_db, struct kf
         rc = sqlite3_exec(db->sql, "PRAGMA locking_mode=EXCLUSIVE", NULL, NULL, NULL);
     if (rc != SQLITE_OK) {
         int result = fail(db, rc, err);
-        kfs_db_close(db);
+        lite_close(&db->db);
         return result;
     }
-    *ret_db = db;
+    *ret_db = &db->db;
     return 0;
 }
 
-int kfs_db_configure(struct kfs_db *db, struct kfs_err *err)
+static int lite_configure(struct kfs_db *base, struct kfs_err *err)
 {
+    struct lite *db = lite(base);
     int rc = sqlite3_exec(db->sql, pragmas, NULL, NULL, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_wal_autocheckpoint(db->sql, WAL_PAGES);
     return rc == SQLITE_OK ? 0 : fail(db, rc, err);
 }
 
-void kfs_db_close(struct kfs_db *db)
-{
-    if (!db)
-        return;
-    for (int i = 0; i < KFS_SQL_COUNT; i++)
-        (void)sqlite3_finalize(db->stmts[i]);
-    (void)sqlite3_finalize(db->begin);
-    (void)sqlite3_finalize(db->commit);
-    (void)sqlite3_finalize(db->rollback);
-    (void)sqlite3_close(db->sql);
-    if (db->wal_fd >= 0)
-        (void)close(db->wal_fd);
-    free(db);
-}
+/* --- statements ------------------------------------------------------------------------------------------------- */
 
-const char *kfs_db_path(const struct kfs_db *db)
-{
-    return db->path;
-}
-
-static int prepare(struct kfs_db *db, const char *text, sqlite3_stmt **slot, struct kfs_err *err)
+static int prepare(struct lite *db, const char *text, sqlite3_stmt **slot, struct kfs_err *err)
 {
     if (*slot)
         return 0;
@@ -193,77 +232,91 @@ static int bind(sqlite3_stmt *s, int n, const struct kfs_db_arg *a)
     return sqlite3_bind_null(s, n);
 }
 
-static int start(struct kfs_db *db, enum kfs_sql id, const struct kfs_db_arg *args,
-                 size_t arg_count, sqlite3_stmt **ret_s, struct kfs_err *err)
+static int start(struct lite *db, enum kfs_sql id, const struct kfs_db_arg *args, size_t arg_count,
+                 struct statement **ret, struct kfs_err *err)
 {
-    int rc = prepare(db, texts[id], &db->stmts[id], err);
+    struct statement *st = &db->stmts[id];
+    int rc = prepare(db, kfs_sql_texts[id], &st->s, err);
     if (rc < 0)
         return rc;
-    sqlite3_stmt *s = db->stmts[id];
-    assert((int)arg_count == sqlite3_bind_parameter_count(s));
+    st->row.ops = &kfs_db_sqlite;
+    assert((int)arg_count == sqlite3_bind_parameter_count(st->s));
     for (size_t i = 0; i < arg_count; i++) {
-        rc = bind(s, (int)i + 1, &args[i]);
+        rc = bind(st->s, (int)i + 1, &args[i]);
         if (rc != SQLITE_OK)
             return fail(db, rc, err);
     }
-    *ret_s = s;
+    *ret = st;
     return 0;
 }
 
-int kfs_db_next(struct kfs_db *db, struct kfs_row *row, struct kfs_err *err)
+static int lite_next(struct kfs_db *base, struct kfs_row *row, struct kfs_err *err)
 {
-    int rc = sqlite3_step((sqlite3_stmt *)row);
-    return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : fail(db, rc, err);
+    int rc = sqlite3_step(stmt(row));
+    return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : fail(lite(base), rc, err);
 }
 
-void kfs_db_done(struct kfs_row *row)
+static void lite_done(struct kfs_row *row)
 {
-    if (row)
-        (void)sqlite3_reset((sqlite3_stmt *)row);
+    (void)sqlite3_reset(stmt(row));
 }
 
-int kfs_db_exec(struct kfs_db *db, enum kfs_sql id, const struct kfs_db_arg *args, size_t arg_count,
-                struct kfs_err *err)
+static int exec_one(struct lite *db, enum kfs_sql id, const struct kfs_db_arg *args,
+                    size_t arg_count, struct kfs_err *err)
 {
-    sqlite3_stmt *s;
-    int rc = start(db, id, args, arg_count, &s, err);
+    struct statement *st;
+    int rc = start(db, id, args, arg_count, &st, err);
     if (rc < 0)
         return rc;
-    rc = sqlite3_step(s);
+    rc = sqlite3_step(st->s);
     int result = rc == SQLITE_DONE || rc == SQLITE_ROW ? sqlite3_changes(db->sql) : fail(db, rc, err);
-    (void)sqlite3_reset(s);
+    (void)sqlite3_reset(st->s);
     return result;
 }
 
-int kfs_db_first(struct kfs_db *db, enum kfs_sql id, const struct kfs_db_arg *args,
-                 size_t arg_count, struct kfs_row **ret_row, struct kfs_err *err)
+static int lite_exec_rows(struct kfs_db *base, enum kfs_sql id, const struct kfs_db_arg *args,
+                          size_t args_per_row, size_t row_count, struct kfs_err *err)
 {
-    sqlite3_stmt *s;
-    *ret_row = NULL;
-    int rc = start(db, id, args, arg_count, &s, err);
+    int changed = 0;
+    for (size_t i = 0; i < row_count; i++) {
+        int rc = exec_one(lite(base), id, args + i * args_per_row, args_per_row, err);
+        if (rc < 0)
+            return rc;
+        changed += rc;
+    }
+    return changed;
+}
+
+static int lite_first(struct kfs_db *base, enum kfs_sql id, const struct kfs_db_arg *args,
+                      size_t arg_count, struct kfs_row **ret_row, struct kfs_err *err)
+{
+    struct statement *st;
+    int rc = start(lite(base), id, args, arg_count, &st, err);
     if (rc < 0)
         return rc;
-    rc = kfs_db_next(db, (struct kfs_row *)s, err);
+    rc = lite_next(base, &st->row, err);
     if (rc == 1)
-        *ret_row = (struct kfs_row *)s;
+        *ret_row = &st->row;
     else
-        (void)sqlite3_reset(s);
+        (void)sqlite3_reset(st->s);
     return rc;
 }
 
-int64_t kfs_db_int(struct kfs_row *row, int column)
+static int64_t lite_int(struct kfs_row *row, int column)
 {
-    return sqlite3_column_int64((sqlite3_stmt *)row, column);
+    return sqlite3_column_int64(stmt(row), column);
 }
 
-const void *kfs_db_bytes(struct kfs_row *row, int column, size_t *ret_len)
+static const void *lite_bytes(struct kfs_row *row, int column, size_t *ret_len)
 {
-    const void *p = sqlite3_column_blob((sqlite3_stmt *)row, column);
-    *ret_len = (size_t)sqlite3_column_bytes((sqlite3_stmt *)row, column);
+    const void *p = sqlite3_column_blob(stmt(row), column);
+    *ret_len = (size_t)sqlite3_column_bytes(stmt(row), column);
     return p;
 }
 
-static int run(struct kfs_db *db, const char *text, sqlite3_stmt **slot, struct kfs_err *err)
+/* --- transactions ----------------------------------------------------------------------------------------------- */
+
+static int run(struct lite *db, const char *text, sqlite3_stmt **slot, struct kfs_err *err)
 {
     int rc = prepare(db, text, slot, err);
     if (rc < 0)
@@ -274,24 +327,24 @@ static int run(struct kfs_db *db, const char *text, sqlite3_stmt **slot, struct 
     return result;
 }
 
-int kfs_db_begin(struct kfs_db *db, struct kfs_err *err)
+static int lite_begin(struct kfs_db *db, struct kfs_err *err)
 {
-    return run(db, "BEGIN IMMEDIATE", &db->begin, err);
+    return run(lite(db), "BEGIN IMMEDIATE", &lite(db)->begin, err);
 }
 
-int kfs_db_commit(struct kfs_db *db, struct kfs_err *err)
-{
-    int rc = run(db, "COMMIT", &db->commit, err);
-    if (rc < 0)
-        kfs_db_rollback(db);
-    return rc;
-}
-
-void kfs_db_rollback(struct kfs_db *db)
+static void lite_rollback(struct kfs_db *db)
 {
     /* A full disk or an I/O error may have rolled back already. */
-    if (!sqlite3_get_autocommit(db->sql))
-        (void)run(db, "ROLLBACK", &db->rollback, NULL);
+    if (!sqlite3_get_autocommit(lite(db)->sql))
+        (void)run(lite(db), "ROLLBACK", &lite(db)->rollback, NULL);
+}
+
+static int lite_commit(struct kfs_db *db, struct kfs_err *err)
+{
+    int rc = run(lite(db), "COMMIT", &lite(db)->commit, err);
+    if (rc < 0)
+        lite_rollback(db);
+    return rc;
 }
 
 /* The names of database and WAL themselves must survive, too. */
@@ -307,8 +360,9 @@ static int sync_directory(const char *path, struct kfs_err *err)
     return 0;
 }
 
-int kfs_db_wal_fd(struct kfs_db *db, int *ret_fd, struct kfs_err *err)
+static int lite_wal_fd(struct kfs_db *base, int *ret_fd, struct kfs_err *err)
 {
+    struct lite *db = lite(base);
     if (db->wal_fd < 0) {
         /* A second descriptor of the WAL is safe: SQLite's file locks lie on the database file, and the WAL keeps its name while it is open.
          * SQLite's own names are absolute, whatever the working directory is by now. */
@@ -328,14 +382,42 @@ int kfs_db_wal_fd(struct kfs_db *db, int *ret_fd, struct kfs_err *err)
     return 0;
 }
 
-int kfs_db_sync(struct kfs_db *db, struct kfs_err *err)
+static int lite_sync(struct kfs_db *db, struct kfs_err *err)
 {
     int fd;
-    int rc = kfs_db_wal_fd(db, &fd, err);
+    int rc = lite_wal_fd(db, &fd, err);
     if (rc < 0)
         return rc;
     if (fd >= 0 && fdatasync(fd) < 0)
-        return KFS_FAIL(err, errno, "cannot make database '%s' durable: %s; check the disk", db->path,
-                        strerror(errno));
+        return KFS_FAIL(err, errno, "cannot make database '%s' durable: %s; check the disk",
+                        db->name, strerror(errno));
     return 0;
 }
+
+static const char *lite_engine(struct kfs_db *db)
+{
+    (void)db;
+    return "SQLite " SQLITE_VERSION;
+}
+
+const struct kfs_db_ops kfs_db_sqlite = {
+    .open = lite_open,
+    .configure = lite_configure,
+    .close = lite_close,
+    .identify = lite_identify,
+    .create_tables = lite_create_tables,
+    .exec_rows = lite_exec_rows,
+    .first = lite_first,
+    .next = lite_next,
+    .done = lite_done,
+    .get_int = lite_int,
+    .get_bytes = lite_bytes,
+    .begin = lite_begin,
+    .commit = lite_commit,
+    .rollback = lite_rollback,
+    .script = lite_script,
+    .query_int = lite_query_int,
+    .wal_fd = lite_wal_fd,
+    .sync = lite_sync,
+    .engine = lite_engine,
+};

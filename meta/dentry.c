@@ -89,6 +89,37 @@ int kfs_meta_lookup(struct kfs_meta *m, kfs_ino_t parent, const char *name, size
     return rc;
 }
 
+/* Rows taken from the database at once: its memory does not grow with the directory. */
+#define READDIR_PAGE 1024
+
+/* 0: the page was given away, `last` is its last name, *ret_more: there may be another page. 1: cb stopped. */
+static int readdir_page(struct kfs_meta *m, kfs_ino_t dir, const char *after, size_t after_len,
+                        kfs_meta_dirent_cb cb, void *arg, unsigned char *last, size_t *ret_last_len,
+                        bool *ret_more, struct kfs_err *err)
+{
+    struct kfs_row *row;
+    int rc = kfs_db_first(m->db, KFS_SQL_DENTRY_LIST,
+                          DB_ARGS(DB_I(dir), DB_B(after, after_len), DB_I(READDIR_PAGE)), &row, err);
+    struct kfs_row *first = row;
+    unsigned given = 0;
+    bool stop = false;
+    for (; rc == 1 && !stop; rc = stop ? 0 : kfs_db_next(m->db, row, err)) {
+        struct kfs_attr a;
+        size_t len;
+        kfs_inode_row(row, &a);
+        const char *name = kfs_db_bytes(row, KFS_INODE_COLUMNS, &len);
+        stop = cb(arg, name, len, &a) != 0;
+        if (!stop) {
+            given++;
+            *ret_last_len = len < KFS_NAME_MAX ? len : KFS_NAME_MAX;
+            memcpy(last, name, *ret_last_len);
+        }
+    }
+    kfs_db_done(first);
+    *ret_more = given == READDIR_PAGE;
+    return rc < 0 ? rc : stop;
+}
+
 static int readdir_locked(struct kfs_meta *m, kfs_ino_t dir, const char *after, size_t after_len,
                           kfs_meta_dirent_cb cb, void *arg, bool *ret_end, struct kfs_err *err)
 {
@@ -98,25 +129,22 @@ static int readdir_locked(struct kfs_meta *m, kfs_ino_t dir, const char *after, 
         return rc;
     if (!S_ISDIR(a.mode))
         return -ENOTDIR;
-    struct kfs_row *row;
-    rc = kfs_db_first(m->db, KFS_SQL_DENTRY_LIST, DB_ARGS(DB_I(dir), DB_B(after, after_len)), &row,
-                      err);
-    bool end = true;
-    struct kfs_row *first = row;
-    for (; rc == 1; rc = kfs_db_next(m->db, row, err)) {
-        size_t len;
-        kfs_inode_row(row, &a);
-        const char *name = kfs_db_bytes(row, KFS_INODE_COLUMNS, &len);
-        if (cb(arg, name, len, &a)) {
-            end = false;
-            rc = 0;
-            break;
-        }
+    unsigned char names[2][KFS_NAME_MAX]; /* where one page begins, where it ends */
+    bool more = true;
+    *ret_end = false;
+    for (unsigned page = 0; more; page++) {
+        unsigned char *last = names[page % 2];
+        size_t last_len = 0;
+        rc = readdir_page(m, dir, after, after_len, cb, arg, last, &last_len, &more, err);
+        if (rc < 0)
+            return rc;
+        if (rc == 1) /* the receiver is full */
+            return 0;
+        after = (const char *)last;
+        after_len = last_len;
     }
-    kfs_db_done(first);
-    if (rc == 0)
-        *ret_end = end;
-    return rc;
+    *ret_end = true;
+    return 0;
 }
 
 int kfs_meta_readdir(struct kfs_meta *m, kfs_ino_t dir, const char *after, size_t after_len,

@@ -348,22 +348,36 @@ int kfs_meta_usage(struct kfs_meta *m, struct kfs_meta_usage *ret, struct kfs_er
     return rc < 0 ? rc : 0;
 }
 
+#define EACH_PAGE 1024 /* rows taken from the database at once */
+
+/* The inodes behind *at. 0: *ret_more, *at moved on; else what cb said, or -errno. */
+static int each_page(struct kfs_meta *m, kfs_ino_t *at, kfs_meta_inode_cb cb, void *arg,
+                     bool *ret_more, struct kfs_err *err)
+{
+    struct kfs_row *row;
+    int stop = 0, given = 0;
+    int rc = kfs_db_first(m->db, KFS_SQL_INODE_EACH, DB_ARGS(DB_I(*at), DB_I(EACH_PAGE)), &row, err);
+    struct kfs_row *first = row;
+    for (; rc == 1; rc = stop ? 0 : kfs_db_next(m->db, row, err)) {
+        struct kfs_attr a;
+        kfs_inode_row(row, &a);
+        *at = a.ino;
+        given++;
+        stop = cb(arg, &a);
+    }
+    kfs_db_done(first);
+    *ret_more = given == EACH_PAGE;
+    return rc < 0 ? rc : stop;
+}
+
 int kfs_meta_each_inode(struct kfs_meta *m, kfs_meta_inode_cb cb, void *arg, struct kfs_err *err)
 {
     (void)pthread_mutex_lock(&m->lock);
-    struct kfs_row *row;
-    int rc = kfs_db_first(m->db, KFS_SQL_INODE_EACH, NULL, 0, &row, err);
-    struct kfs_row *first = row;
-    for (; rc == 1; rc = kfs_db_next(m->db, row, err)) {
-        struct kfs_attr a;
-        kfs_inode_row(row, &a);
-        int stop = cb(arg, &a);
-        if (stop) {
-            rc = stop;
-            break;
-        }
-    }
-    kfs_db_done(first);
+    kfs_ino_t at = 0;
+    bool more = true;
+    int rc = 0;
+    while (rc == 0 && more)
+        rc = each_page(m, &at, cb, arg, &more, err);
     (void)pthread_mutex_unlock(&m->lock);
     return rc;
 }

@@ -7,7 +7,7 @@
 #ifndef KFS_META_INTERNAL_H
 #define KFS_META_INTERNAL_H
 
-#include "meta/db_sqlite.h"
+#include "meta/db.h"
 #include "meta/meta.h"
 
 #include <pthread.h>

@@ -1,12 +1,12 @@
 -- The tables of a KFS volume, schema 1.
 --
--- Plain SQL that other engines can run with little change: no foreign keys, no triggers, no generated keys; the code keeps the tables in step,
--- one transaction a call. Names, symlink targets and xattr values are bytes, not text: they are compared byte by byte and need not be UTF-8.
+-- SQL of the common subset (meta/db.h): no foreign keys, no triggers, no generated keys; the code keeps the tables in step, one transaction a call.
+-- INTEGER has 64 bits; NAME is up to 255 bytes, TEXT up to 1024, BLOB any number. Names, symlink targets and xattr values are bytes, not text: they are compared byte by byte and need not be UTF-8.
 
 -- One row: whose tables these are. `schema` is the version of this file; a program opens what is as old as itself or older.
 CREATE TABLE volume (
     one       INTEGER PRIMARY KEY, -- always 1
-    schema    INTEGER NOT NULL,
+    `schema`  INTEGER NOT NULL,
     id        TEXT    NOT NULL,    -- uuid
     name      TEXT    NOT NULL,
     store     TEXT    NOT NULL,    -- URL of the objects
@@ -15,7 +15,7 @@ CREATE TABLE volume (
 
 -- Short texts by key: what the volume or its kfsd remembers for itself.
 CREATE TABLE setting (
-    key   TEXT NOT NULL PRIMARY KEY,
+    `key` TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
@@ -47,13 +47,13 @@ CREATE TABLE inode (
     ctime_ns INTEGER NOT NULL,
     btime_s  INTEGER NOT NULL,
     btime_ns INTEGER NOT NULL,
-    name     BLOB
+    name     NAME
 );
 
 -- One row a name. The key keeps a directory's entries together and in byte order, which is the order of readdir. type: DT_*.
 CREATE TABLE dentry (
     parent INTEGER NOT NULL,
-    name   BLOB    NOT NULL,
+    name   NAME    NOT NULL,
     ino    INTEGER NOT NULL,
     type   INTEGER NOT NULL,
     PRIMARY KEY (parent, name)
@@ -74,7 +74,7 @@ CREATE TABLE symlink (
 -- Extended attributes. An inode has the XATTRS flag if and only if it has rows here.
 CREATE TABLE xattr (
     ino   INTEGER NOT NULL,
-    name  BLOB    NOT NULL,
+    name  NAME    NOT NULL,
     value BLOB    NOT NULL,
     PRIMARY KEY (ino, name)
 ) WITHOUT ROWID;
@@ -112,7 +112,7 @@ CREATE TABLE garbage (
 -- The last changing operation of each client that succeeded, for requests that are sent again. Failed ones are not kept: nothing happened, so they
 -- may simply be tried again. Rows older than a day are dropped now and then.
 CREATE TABLE opdone (
-    client BLOB    NOT NULL PRIMARY KEY, -- 16 bytes
+    client NAME    NOT NULL PRIMARY KEY, -- 16 bytes
     seq    INTEGER NOT NULL,
     status INTEGER NOT NULL,
     ino    INTEGER NOT NULL,

@@ -40,38 +40,10 @@ static int64_t file_check(const char *path, struct kfs_err *err)
     return st.st_size;
 }
 
-/* Is the open database ours? 1: a KFS volume; 0: it has no tables at all; -errno: something else. */
-static int identify(struct kfs_db *db, struct kfs_err *err)
-{
-    int64_t id = 0, tables = 0;
-    int rc = kfs_db_query_int(db, "PRAGMA application_id", &id, err);
-    if (rc >= 0)
-        rc = kfs_db_query_int(db, "SELECT count(*) FROM sqlite_master", &tables, err);
-    if (rc < 0)
-        return rc;
-    if (id == 0 && tables == 0)
-        return 0;
-    if (id != KFS_META_APPLICATION_ID)
-        return KFS_FAIL(err, EINVAL,
-                        "'%s' is a SQLite database of another program, not a KFS volume; name "
-                        "another file",
-                        kfs_db_path(db));
-    return 1;
-}
-
 static int format_fill(struct kfs_meta *m, struct kfs_meta_volume *v, uint32_t uid, uint32_t gid,
                        struct kfs_err *err)
 {
-    char id[64];
-    (void)snprintf(id, sizeof id, "PRAGMA application_id=%d", KFS_META_APPLICATION_ID);
-    int rc = kfs_db_script(m->db, id, err);
-    if (rc >= 0)
-        rc = kfs_db_script(m->db, kfs_schema_sql, err);
-    if (rc >= 0)
-        rc = kfs_db_exec(m->db, KFS_SQL_VOLUME_ADD,
-                         DB_ARGS(DB_I(KFS_META_SCHEMA), DB_T(v->id), DB_T(v->name), DB_T(v->store),
-                                 DB_I(v->created_s)),
-                         err);
+    int rc = kfs_db_create_tables(m->db, kfs_schema_sql, err);
     if (rc >= 0)
         rc = kfs_db_exec(m->db, KFS_SQL_COUNTER_SET,
                          DB_ARGS(DB_T("inode"), DB_I(KFS_INO_ROOT + 1)), err);
@@ -94,14 +66,21 @@ static int format_fill(struct kfs_meta *m, struct kfs_meta_volume *v, uint32_t u
                             .mtime_ns = (uint32_t)now.tv_nsec,
                             .ctime_ns = (uint32_t)now.tv_nsec,
                             .btime_ns = (uint32_t)now.tv_nsec};
-    return rc < 0 ? rc : kfs_inode_add(m, &root, "", 0, err);
+    if (rc >= 0)
+        rc = kfs_inode_add(m, &root, "", 0, err);
+    /* Last: on an engine whose DDL is not part of the transaction, a database without this row is one whose format was cut off. */
+    return rc < 0 ? rc
+                  : kfs_db_exec(m->db, KFS_SQL_VOLUME_ADD,
+                                DB_ARGS(DB_I(KFS_META_SCHEMA), DB_T(v->id), DB_T(v->name),
+                                        DB_T(v->store), DB_I(v->created_s)),
+                                err);
 }
 
 int kfs_meta_format(const char *path, struct kfs_meta_volume *v, uint32_t uid, uint32_t gid,
                     struct kfs_err *err)
 {
     struct stat st;
-    if (stat(path, &st) == 0) {
+    if (!kfs_db_is_url(path) && stat(path, &st) == 0) {
         int64_t size = file_check(path, err);
         if (size < 0)
             return (int)size;
@@ -118,7 +97,7 @@ int kfs_meta_format(const char *path, struct kfs_meta_volume *v, uint32_t uid, u
     /* In one transaction of the rollback journal: a format that is killed leaves an empty file, which may be formatted again. */
     rc = kfs_db_begin(m.db, err);
     if (rc >= 0) {
-        rc = identify(m.db, err);
+        rc = kfs_db_identify(m.db, err);
         if (rc == 1)
             rc = KFS_FAIL(err, EEXIST,
                           "database '%s' has a volume already; open it, or name another file", path);
@@ -200,12 +179,13 @@ static int volume_read(struct kfs_meta *m, struct kfs_err *err)
 
 static int open_checked(struct kfs_meta *m, struct kfs_err *err)
 {
-    int rc = identify(m->db, err);
+    int rc = kfs_db_identify(m->db, err);
     if (rc == 0)
         return KFS_FAIL(err, ENOENT,
-                        "database '%s' is empty; create a volume in it with 'kfs format sqlite:%s' "
+                        "database '%s' is empty; create a volume in it with 'kfs format %s%s' "
                         "or 'kfs-run --create'",
-                        kfs_db_path(m->db), kfs_db_path(m->db));
+                        kfs_db_path(m->db), kfs_db_is_url(kfs_db_path(m->db)) ? "" : "sqlite:",
+                        kfs_db_path(m->db));
     if (rc > 0)
         rc = volume_read(m, err);
     if (rc >= 0)
@@ -224,7 +204,7 @@ static int open_checked(struct kfs_meta *m, struct kfs_err *err)
 
 int kfs_meta_open(const char *path, struct kfs_meta **ret_m, struct kfs_err *err)
 {
-    int64_t size = file_check(path, err);
+    int64_t size = kfs_db_is_url(path) ? 0 : file_check(path, err);
     if (size < 0)
         return (int)size;
     struct kfs_meta *m = calloc(1, sizeof *m);

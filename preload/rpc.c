@@ -296,7 +296,7 @@ static void env_without_preload(const char **env, size_t cap)
 __attribute__((noinline)) static void kfsd_start(struct kfs_vol *v)
 {
     const char *run = env_find(KFS_ENV_RUN, sizeof KFS_ENV_RUN - 1);
-    if (!run || run[0] != '/' || strncmp(v->m.url, "sqlite:", 7) != 0)
+    if (!run || run[0] != '/' || (strncmp(v->m.url, "sqlite:", 7) != 0 && strncmp(v->m.url, "mysql:", 6) != 0))
         return;
     uint64_t now = kfs_pre_now_ns(false), next = __atomic_load_n(&start_next_ns, __ATOMIC_RELAXED);
     if (now < next || kfs_pre_in_vfork)

@@ -50,6 +50,11 @@ must_fail "a row without an export" 'does not export thrice' "$here/shim-exports
 echo 'NONSENSE(int, twice)' >"$tmp/calls"
 must_fail "a row that is not understood" 'not understood' "$here/compat.sh" "$tmp/calls"
 
+mkdir "$tmp/sql"
+cp "$here/../../meta/schema.sql" "$tmp/sql/"
+sed 's/^SQL(GARBAGE_DROP.*/SQL(GARBAGE_DROP, "DELETE FROM garbage WHERE id=? RETURNING id")/' "$here/../../meta/sql.def" >"$tmp/sql/sql.def"
+must_fail "a statement of one engine alone" 'results of changes' "$here/sql-subset.sh" "$tmp/sql"
+
 "$here/libc-symbols.sh"
 for gone in 'CALL(int, ftok,' 'PASS(read,' 'SKIP(wordexp,' 'ALIAS(__connect,'; do
     grep -vF "$gone" "$here/../../preload/calls.def" >"$tmp/calls"

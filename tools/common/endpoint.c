@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/rand.h"
 #include "tools/common/lockfile.h"
+#include "tools/common/volume.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -74,12 +75,18 @@ int kfs_endpoint_resolve(const struct kfs_conf *conf, const char *volume, struct
                             "no volume '%.200s' in the configuration; write a URL such as sqlite:/path.db, or add a [volume %.60s] section",
                             volume, volume);
     }
-    if (strncmp(url, "mysql:", 6) == 0)
-        return KFS_FAIL(err, EINVAL, "volume '%.200s': mysql is not in this build; use sqlite:/path.db", url);
-    if (strncmp(url, "sqlite:", 7) != 0)
-        return KFS_FAIL(err, EINVAL, "volume '%.200s': unknown scheme '%.*s'; use sqlite:/path.db or a name from the configuration", url,
-                        (int)strcspn(url, ":"), url);
     struct kfs_endpoint e = {0};
+    if (strncmp(url, "mysql://", 8) == 0) {
+        int r = kfs_volume_url_path(url, e.path, sizeof e.path, err);
+        (void)snprintf(e.url, sizeof e.url, "%s", e.path);
+        if (r == 0)
+            *ret = e;
+        return r;
+    }
+    if (strncmp(url, "sqlite:", 7) != 0)
+        return KFS_FAIL(err, EINVAL,
+                        "volume '%.200s': unknown scheme '%.*s'; use sqlite:/path.db, mysql://USER@HOST:PORT/DATABASE or a name from the configuration", url,
+                        (int)strcspn(url, ":"), url);
     int rc = path_real(url, url + 7, e.path, sizeof e.path - sizeof "sqlite:", err);
     if (rc < 0)
         return rc;
@@ -489,7 +496,7 @@ static int owner_connect(struct kfs_endpoint *e, const struct kfs_lock_owner *o,
 static int start_or_say_why(const struct kfs_endpoint *e, const struct kfs_endpoint_options *o, int *starts, struct kfs_err *err)
 {
     struct stat st;
-    if (!o->create && stat(e->path, &st) < 0 && errno == ENOENT)
+    if (!o->create && kfs_volume_is_embedded(e->path) && stat(e->path, &st) < 0 && errno == ENOENT)
         return KFS_FAIL(err, ENOENT, "database '%s' does not exist; create it with 'kfs format %s' or 'kfs-run --create'", e->path, e->url);
     if (*starts == STARTS_MAX)
         return KFS_FAIL(err, EIO, "kfsd for volume '%s' was started %d times and did not stay; its log says why", e->url, STARTS_MAX);

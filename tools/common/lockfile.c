@@ -1,5 +1,6 @@
 #include "tools/common/lockfile.h"
 #include "base/pure/attr.h"
+#include "base/pure/hash.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -16,8 +17,30 @@ struct kfs_lock {
     char path[KFS_PATH_MAX];
 };
 
+/* A database on a server has no place on this node: a directory of the user's takes the lock files. */
+static int server_lock_path(const char *url, char *buf, size_t cap, struct kfs_err *err)
+{
+    static const char *const parents[] = {"/var/tmp", "/tmp", "/dev/shm"};
+    /* Hosts and database are the volume; the rest of the URL is how to get there. */
+    const char *hosts = url + strlen("mysql://"), *at = strchr(hosts, '@');
+    hosts = at ? at + 1 : hosts;
+    for (size_t i = 0; i < sizeof parents / sizeof *parents; i++) {
+        char dir[64];
+        struct stat st;
+        (void)snprintf(dir, sizeof dir, "%s/kfs-%u", parents[i], geteuid());
+        (void)mkdir(dir, 0700);
+        if (lstat(dir, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022) || access(dir, W_OK | X_OK) < 0)
+            continue;
+        int n = snprintf(buf, cap, "%s/%016llx.lock", dir, (unsigned long long)kfs_hash(hosts, strcspn(hosts, "?"), 0));
+        return n < 0 || (size_t)n >= cap ? -ENAMETOOLONG : 0;
+    }
+    return KFS_FAIL(err, EACCES, "no directory for the lock file of '%s': /var/tmp, /tmp and /dev/shm cannot be used; make one of them writable", url);
+}
+
 static int lock_path(const char *db_path, char *buf, size_t cap, struct kfs_err *err)
 {
+    if (strncmp(db_path, "mysql://", 8) == 0)
+        return server_lock_path(db_path, buf, cap, err);
     int n = snprintf(buf, cap, "%s.lock", db_path);
     if (n < 0 || (size_t)n >= cap)
         return KFS_FAIL(err, ENAMETOOLONG, "path of the database is too long: '%.200s'", db_path);

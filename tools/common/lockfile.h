@@ -1,6 +1,7 @@
-/* tools/common/lockfile.h — who has this embedded volume open?
+/* tools/common/lockfile.h — who on this node has this volume open?
  *
  * What     PATH.lock beside a database. The one kfsd that has the volume open holds flock(LOCK_EX) on it for life; its lines say who that is.
+ *          Of a database on a server it lies in a directory of the user's, /var/tmp/kfs-UID or the like; between nodes the server decides (meta/db_mysql.c).
  * Model    The lock is the truth, the text is a hint: the kernel drops the lock with the process, however it ends. The text is written after the lock
  *          is held, so a reader that finds the lock held but no text met the owner in its first milliseconds (`starting`).
  * Format   One "key value" a line: pid, uid, user, socket, cache_dir, host.

@@ -1,4 +1,5 @@
 #include "tools/common/volume.h"
+#include "base/rand.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,10 +14,15 @@
 
 int kfs_volume_url_path(const char *url, char *buf, size_t cap, struct kfs_err *err)
 {
-    if (strncmp(url, "mysql:", 6) == 0)
-        return KFS_FAIL(err, EINVAL, "mysql: not in this build: '%s'; use 'sqlite:PATH'", url);
+    if (strncmp(url, "mysql://", 8) == 0) {
+        if (strlen(url) >= cap || strpbrk(url, "\n "))
+            return KFS_FAIL(err, EINVAL, "volume URL '%.200s' is too long or has blanks in it", url);
+        strcpy(buf, url);
+        return 0;
+    }
     if (strncmp(url, "sqlite:", 7) != 0)
-        return KFS_FAIL(err, EINVAL, "unknown scheme in volume URL '%s'; use 'sqlite:PATH' or a name from the configuration file", url);
+        return KFS_FAIL(err, EINVAL, "unknown scheme in volume URL '%s'; use 'sqlite:PATH', 'mysql://USER@HOST:PORT/DATABASE' or a name from the configuration file",
+                        url);
     const char *path = url + 7;
     if (!*path || path[strlen(path) - 1] == '/')
         return KFS_FAIL(err, EINVAL, "volume URL '%s' names no file; use 'sqlite:PATH'", url);
@@ -44,6 +50,37 @@ int kfs_volume_url_path(const char *url, char *buf, size_t cap, struct kfs_err *
     return 0;
 }
 
+/* HOST:PORT,…/DATABASE of a server's URL, else all of it. */
+static const char *url_key(const char *url, size_t *ret_len)
+{
+    if (strncmp(url, "mysql://", 8) != 0) {
+        *ret_len = strlen(url);
+        return url;
+    }
+    *ret_len = strcspn(url, "?");
+    const char *at = memchr(url, '@', *ret_len);
+    const char *key = at ? at + 1 : url + 8;
+    *ret_len -= (size_t)(key - url);
+    return key;
+}
+
+bool kfs_volume_url_same(const char *a, const char *b)
+{
+    size_t na, nb;
+    const char *ka = url_key(a, &na), *kb = url_key(b, &nb);
+    return na == nb && memcmp(ka, kb, na) == 0;
+}
+
+bool kfs_volume_is_embedded(const char *path)
+{
+    return path[0] == '/';
+}
+
+static const char *scheme_of(const char *path)
+{
+    return kfs_volume_is_embedded(path) ? "sqlite:" : "";
+}
+
 static void unlink_database(const char *path)
 {
     char side[KFS_PATH_MAX];
@@ -54,6 +91,47 @@ static void unlink_database(const char *path)
     }
 }
 
+static int store_format(const struct kfs_meta_volume *v, struct kfs_err *err)
+{
+    int r = kfs_store_format(v->store, v->id, err);
+    if (r == -EEXIST && (!err || !err->code))
+        KFS_FAIL(err, EEXIST, "store '%s' belongs to another volume; choose another directory", v->store);
+    return r;
+}
+
+static int format_embedded(const char *path, struct kfs_meta_volume *v, struct kfs_err *err)
+{
+    int r = kfs_meta_format(path, v, geteuid(), getegid(), err);
+    if (r == -EEXIST)
+        return KFS_FAIL(err, EEXIST, "database '%s' already holds a volume; remove it first, or choose another path", path);
+    if (r == 0) {
+        r = store_format(v, err);
+        if (r < 0)
+            unlink_database(path);
+    }
+    return r;
+}
+
+/* What is in a database on a server cannot be taken back as a file can: the store comes first, and a store that its volume never came to may be formatted
+ * again under the same id only, so a look at the database comes before it. */
+static int format_on_server(const char *url, struct kfs_meta_volume *v, struct kfs_err *err)
+{
+    struct kfs_meta *m = NULL;
+    struct kfs_err why = {0};
+    int r = kfs_meta_open(url, &m, &why);
+    kfs_meta_close(m);
+    if (r == 0)
+        return KFS_FAIL(err, EEXIST, "database '%s' already holds a volume; choose another database", url);
+    if (r != -ENOENT || !strstr(why.msg, "is empty")) {
+        if (err)
+            *err = why;
+        return r;
+    }
+    kfs_uuid_make(v->id);
+    r = store_format(v, err);
+    return r < 0 ? r : kfs_meta_format(url, v, geteuid(), getegid(), err);
+}
+
 int kfs_volume_format(const char *url, const char *store_url, const char *name, struct kfs_meta_volume *ret, struct kfs_err *err)
 {
     char path[KFS_VOLUME_URL_MAX];
@@ -61,6 +139,8 @@ int kfs_volume_format(const char *url, const char *store_url, const char *name, 
     if (r < 0)
         return r;
     struct kfs_meta_volume v = {0};
+    if (!store_url && !kfs_volume_is_embedded(path))
+        return KFS_FAIL(err, EINVAL, "no store for the objects of '%s'; name one with --store", url);
     int n = store_url ? snprintf(v.store, sizeof v.store, "%s", store_url) : snprintf(v.store, sizeof v.store, "file:%s.objects", path);
     if (n < 0 || (size_t)n >= sizeof v.store)
         return KFS_FAIL(err, ENAMETOOLONG, "store URL is too long");
@@ -73,17 +153,7 @@ int kfs_volume_format(const char *url, const char *store_url, const char *name, 
     r = kfs_lock_acquire(path, url, &lock, err);
     if (r < 0)
         return r;
-    r = kfs_meta_format(path, &v, geteuid(), getegid(), err);
-    if (r == -EEXIST)
-        r = KFS_FAIL(err, EEXIST, "database '%s' already holds a volume; remove it first, or choose another path", path);
-    if (r == 0) {
-        r = kfs_store_format(v.store, v.id, err);
-        if (r < 0) {
-            if (r == -EEXIST && (!err || !err->code))
-                KFS_FAIL(err, EEXIST, "store '%s' belongs to another volume; choose another directory", v.store);
-            unlink_database(path);
-        }
-    }
+    r = kfs_volume_is_embedded(path) ? format_embedded(path, &v, err) : format_on_server(path, &v, err);
     kfs_lock_release(lock);
     if (r == 0 && ret)
         *ret = v;
@@ -165,7 +235,8 @@ static int cache_default(struct kfs_volume *v, const char *recorded, struct kfs_
     if (home && home[0] == '/' && access(home, W_OK) == 0)
         snprintf(dir[n++], KFS_PATH_MAX, "%s/.cache/kfs/%s", home, v->id);
     snprintf(dir[n++], KFS_PATH_MAX, "/var/tmp/kfs-%u/%s", geteuid(), v->id);
-    snprintf(dir[n++], KFS_PATH_MAX, "%s.cache", v->path);
+    if (kfs_volume_is_embedded(v->path))
+        snprintf(dir[n++], KFS_PATH_MAX, "%s.cache", v->path);
     struct kfs_err last = {0};
     for (int i = 0; i < n; i++) {
         last = (struct kfs_err){0};
@@ -236,8 +307,8 @@ int kfs_volume_open(const char *url, const struct kfs_volume_options *o, struct 
     int r = kfs_volume_url_path(url, v->path, sizeof v->path, err);
     if (r < 0)
         goto out;
-    snprintf(v->url, sizeof v->url, "sqlite:%s", v->path);
-    if (access(v->path, F_OK) < 0) {
+    snprintf(v->url, sizeof v->url, "%s%s", scheme_of(v->path), v->path);
+    if (kfs_volume_is_embedded(v->path) && access(v->path, F_OK) < 0) {
         r = KFS_FAIL(err, errno, errno == ENOENT ? "database '%s' does not exist; create it with 'kfs format sqlite:%s' or 'kfs-run --create'"
                                                  : "cannot reach database '%s' (%s)",
                      v->path, errno == ENOENT ? v->path : strerror(errno));

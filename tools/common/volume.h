@@ -1,7 +1,7 @@
 /* tools/common/volume.h — an opened volume: lock + metadata + store + cache directory + session record
  *
  * What     Joins meta and blockstore, which do not know each other. kfsd serves one of these; `kfs format` and `kfs fsck` use it without serving.
- * Model    A volume URL is "sqlite:PATH"; the database file names everything else: PATH.lock, PATH.objects (default store), and, in its settings, the
+ * Model    A volume URL is "sqlite:PATH" or "mysql://…" (meta/db_mysql.c); the database file names everything else: PATH.lock, PATH.objects (default store), and, in its settings, the
  *          cache directory of the last session. Opening takes the lock, so there is one opener at a time on any node that shares the file.
  *          Settings used here: "session" = "open EPOCH" while open, "clean" after a regular end; "cache_dir" = the cache directory of the last session.
  * Owner    struct kfs_volume belongs to the caller of open; kfs_volume_close frees all of it.
@@ -23,7 +23,7 @@
 
 struct kfs_volume {
     char url[KFS_VOLUME_URL_MAX + 8];
-    char path[KFS_VOLUME_URL_MAX]; /* of the database, absolute */
+    char path[KFS_VOLUME_URL_MAX]; /* of the database, absolute; or the URL of its server */
     char id[40];
     uint64_t epoch; /* of this opening; random, never 0 */
     struct kfs_lock *lock;
@@ -43,8 +43,12 @@ struct kfs_volume_options {
     bool without_cache;       /* fsck: metadata and objects only */
 };
 
-/* "sqlite:PATH" -> absolute PATH (the file need not exist, its directory must). -EINVAL: unknown or unsupported scheme, with the cure in err. */
+/* "sqlite:PATH" -> absolute PATH; "mysql://…" stays as it is (the file need not exist, its directory must). -EINVAL: unknown or unsupported scheme, with the cure in err. */
 int kfs_volume_url_path(const char *url, char *buf, size_t cap, struct kfs_err *err);
+
+/* Do both name the same volume? Of a server's URL its hosts and database count, not user and options. */
+bool kfs_volume_url_same(const char *a, const char *b);
+bool kfs_volume_is_embedded(const char *path); /* a database file here, not a server */
 
 /* Make a new volume. store_url NULL: "file:PATH.objects". -EEXIST: there is one already. ret may be NULL. */
 int kfs_volume_format(const char *url, const char *store_url, const char *name, struct kfs_meta_volume *ret, struct kfs_err *err);

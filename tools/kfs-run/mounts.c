@@ -142,6 +142,7 @@ int run_environment_set(const struct run_mounts *m, bool musl, struct kfs_err *e
     size_t n = strlen(preload);
     (void)snprintf(preload + n, sizeof preload - n, "%s%s", n ? ":" : "", shim);
     (void)snprintf(run, sizeof run, "%s/kfs-run", dir);
+    (void)unsetenv("KFS_MYSQL_PASSWORD"); /* kfsd's; the program has no business with it */
     if (setenv("LD_PRELOAD", preload, 1) < 0 || setenv(KFS_ENV_RUN, run, 1) < 0)
         return KFS_FAIL(err, errno, "cannot set the environment: %s", strerror(errno));
     return 0;

@@ -28,7 +28,8 @@ static const char usage_text[] =
     "Serves KFS volumes to the programs of this node. kfs-run starts a private one by itself; start one by hand to serve\n"
     "several users, or to keep a volume open between runs.\n"
     "\n"
-    "VOLUME_URL is sqlite:PATH (a database on a local disk), or the name of a volume in the configuration file.\n"
+    "VOLUME_URL is sqlite:PATH (a database on a local disk), mysql://USER@HOST:PORT/DATABASE (MariaDB, MySQL; its password from ?password_file=FILE or\n"
+    "$KFS_MYSQL_PASSWORD), or the name of a volume in the configuration file.\n"
     "\n"
     "  --create           make the volume if its database does not exist (objects go to PATH.objects)\n"
     "  --private          serve this user alone; end some seconds after the last client\n"
@@ -255,6 +256,8 @@ static int run_dir_choose(const struct kfsd_vol *v, char *buf, size_t cap, struc
             return 0;
         }
     }
+    if (!kfs_volume_is_embedded(v->v->path))
+        return KFS_FAIL(err, EACCES, "no directory for the socket of '%s'; give one with --run-dir", v->v->url);
     snprintf(buf, cap, "%s", v->v->path);
     *strrchr(buf, '/') = 0;
     return 0;
@@ -315,8 +318,8 @@ static int format_if_missing(const char *url, struct kfs_err *err)
     char path[KFS_VOLUME_URL_MAX];
     int r = kfs_volume_url_path(url, path, sizeof path, err);
     struct stat st;
-    if (r < 0 || (stat(path, &st) == 0 && st.st_size > 0))
-        return r;
+    if (r < 0 || !kfs_volume_is_embedded(path) || (stat(path, &st) == 0 && st.st_size > 0))
+        return r; /* on a server a volume is made by 'kfs format', which is told where its objects go */
     struct kfs_meta_volume made;
     r = kfs_volume_format(url, NULL, NULL, &made, err);
     if (r == -EEXIST) {
@@ -590,7 +593,7 @@ static char **absolute_urls(int argc, char **argv, struct kfs_err *err)
         if (kfs_volume_url_path(argv[i], path, sizeof path, err) < 0)
             return NULL;
         char *url = NULL;
-        if (asprintf(&url, "sqlite:%s", path) < 0)
+        if (asprintf(&url, "%s%s", kfs_volume_is_embedded(path) ? "sqlite:" : "", path) < 0)
             return NULL;
         argv[i] = url;
     }

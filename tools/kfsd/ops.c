@@ -1,6 +1,7 @@
 #include "tools/kfsd/kfsd.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/rand.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -85,6 +86,50 @@ static int replay(struct kfsd_req *r)
     return 1;
 }
 
+static void give_back_fds(struct kfsd_req *r)
+{
+    for (int i = 0; i < KFS_WIRE_FDS_MAX; i++) {
+        if (r->fds[i] >= 0 && !r->fd_borrowed[i])
+            close(r->fds[i]);
+        r->fds[i] = -1;
+        r->fd_borrowed[i] = false;
+    }
+}
+
+#define RETRY_US_MIN 1000u
+#define RETRY_US_MAX 500000u
+
+/* Run a request; again when the database says so, or cannot be reached: the program waits as for a slow disk, up to rpc_wait_s. A change whose COMMIT may or
+ * may not have taken place is looked up under its id before it runs again. */
+static int run_patiently(struct kfsd_req *r, kfsd_handler *run, bool changes)
+{
+    uint64_t until = 0;
+    unsigned pause_us = RETRY_US_MIN;
+    for (int rc = run(r);;) {
+        if (rc != -EAGAIN || !r->err.transient)
+            return rc;
+        uint64_t now = kfs_clock_mono_ns();
+        if (!until)
+            until = now + (uint64_t)kfs_conf_number(&kfsd.conf, KFS_CONF_RPC_WAIT_S) * 1000000000u;
+        if (now >= until || atomic_load(&kfsd.stop)) {
+            r->err.transient = false;
+            return -EIO;
+        }
+        static struct kfs_log_limit limit;
+        kfs_log_limited(&limit, KFS_LOG_WARN, "%s of '%s' waits: %s", kfsd_op_name(r->w->op), r->vol ? r->vol->v->url : "?", r->err.msg);
+        usleep(pause_us / 2 + (unsigned)(kfs_rand_u64() % (pause_us / 2 + 1)));
+        pause_us = pause_us * 2 < RETRY_US_MAX ? pause_us * 2 : RETRY_US_MAX;
+        give_back_fds(r);
+        r->out_len = 0;
+        r->err = (struct kfs_err){0};
+        rc = changes && r->w->seq ? replay(r) : 0;
+        if (rc > 0)
+            return 0;
+        if (rc == 0)
+            rc = run(r);
+    }
+}
+
 void kfsd_op_run(struct kfsd_req *r)
 {
     unsigned op = r->w->op;
@@ -100,7 +145,7 @@ void kfsd_op_run(struct kfsd_req *r)
                 rc = replay(r);
         }
         KFS_FAULT("op.before");
-        rc = rc == 0 ? run(r) : rc > 0 ? 0 : rc;
+        rc = rc == 0 ? run_patiently(r, run, ops[op].changes) : rc > 0 ? 0 : rc;
     }
     /* Whoever closes or syncs learns that his data is not stored; everybody else is served by the next kfsd. */
     if ((rc == -ENOENT || rc == -EIO) && r->vol && op != KFS_OP_CLOSE && op != KFS_OP_FSYNC)

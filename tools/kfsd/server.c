@@ -152,7 +152,7 @@ static struct kfsd_vol *volume_named(const char *name, struct kfsd_vol *only)
     for (struct kfsd_vol *v = kfsd.vols; v; v = v->next) {
         if (only && v != only)
             continue;
-        if (!*name ? (only || !kfsd.vols->next) : strcmp(name, v->v->id) == 0 || strcmp(name, v->v->url) == 0)
+        if (!*name ? (only || !kfsd.vols->next) : strcmp(name, v->v->id) == 0 || kfs_volume_url_same(name, v->v->url))
             return v;
     }
     return NULL;

@@ -1,15 +1,19 @@
-/* tests/unit/meta/fixture.h — a fresh volume for each case, short names for the calls, and the invariants in SQL */
+/* tests/unit/meta/fixture.h — a fresh volume for each case, short names for the calls, and the invariants in SQL
+ *
+ * With $KFS_TEST_MYSQL ("mysql://USER@HOST:PORT") the same cases run on a server of the MySQL protocol, each volume in a database of its own; those about files
+ * say fx_needs_file().
+ */
 #ifndef KFS_TESTS_UNIT_META_FIXTURE_H
 #define KFS_TESTS_UNIT_META_FIXTURE_H
 
 #include "base/pure/wire.h"
+#include "meta/db.h"
 #include "meta/meta.h"
 #include "tests/unit/kt.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,10 +39,38 @@ __attribute__((unused)) static void fx_remove_all(void)
     (void)rmdir(fx_dir);
 }
 
+static const char *fx_server(void)
+{
+    return getenv("KFS_TEST_MYSQL");
+}
+
+/* The case is about files: nothing of it is left on a server. */
+#define fx_needs_file()                                                                            \
+    do {                                                                                           \
+        if (fx_server())                                                                           \
+            return;                                                                                \
+    } while (0)
+
+/* A new, empty database on the server. */
+static const char *fx_new_database(int n)
+{
+    char sql[256], system[256];
+    struct kfs_db *db;
+    snprintf(system, sizeof system, "%s/mysql", fx_server());
+    ASSERT_OK(kfs_db_open(system, false, &db, &fx_err), fx_err);
+    snprintf(sql, sizeof sql, "DROP DATABASE IF EXISTS kfs_%d_%d; CREATE DATABASE kfs_%d_%d", getpid(), n - 1, getpid(), n);
+    ASSERT_OK(kfs_db_script(db, sql, &fx_err), fx_err);
+    kfs_db_close(db);
+    snprintf(fx_path, sizeof fx_path, "%s/kfs_%d_%d", fx_server(), getpid(), n);
+    return fx_path;
+}
+
 /* A new path for a database in the test's directory. */
 __attribute__((unused)) static const char *fx_new_path(void)
 {
     static int n;
+    if (fx_server())
+        return fx_new_database(++n);
     if (!fx_dir[0]) {
         const char *tmp = getenv("TMPDIR");
         snprintf(fx_dir, sizeof fx_dir, "%s/kfs-meta.XXXXXX", tmp && *tmp ? tmp : "/tmp");
@@ -69,7 +101,7 @@ __attribute__((unused)) static void fx_fresh(void)
     ASSERT_OK(kfs_meta_setattr(fx_m, NULL, 1, &s, NULL, NULL, &fx_err), fx_err);
 }
 
-__attribute__((unused)) static int fx_rules(sqlite3 *db)
+__attribute__((unused)) static int fx_rules(struct kfs_db *db)
 {
     static const char *const empty[] = {
         /* (1), (2) names and link counts */
@@ -103,20 +135,23 @@ __attribute__((unused)) static int fx_rules(sqlite3 *db)
         "SELECT * FROM inode i WHERE (flags & 4 <> 0) <> EXISTS (SELECT 1 FROM xattr x WHERE x.ino=i.ino)",
         "SELECT * FROM inode WHERE ino >= (SELECT next FROM counter WHERE name='inode')",
         "SELECT * FROM object WHERE id >= (SELECT next FROM counter WHERE name='object')",
-        "SELECT * FROM (SELECT * FROM pragma_integrity_check) WHERE integrity_check <> 'ok'",
     };
     int broken = 0;
     for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
-        sqlite3_stmt *s = NULL;
-        int rc = sqlite3_prepare_v2(db, empty[i], -1, &s, NULL);
-        if (rc == SQLITE_OK)
-            rc = sqlite3_step(s);
-        if (rc != SQLITE_DONE) {
-            const unsigned char *what = rc == SQLITE_ROW ? sqlite3_column_text(s, 0) : NULL;
-            printf("  broken (%s): %s\n", what ? (const char *)what : sqlite3_errmsg(db), empty[i]);
+        char sql[1024];
+        int64_t found = 1;
+        snprintf(sql, sizeof sql, "SELECT EXISTS(%s)", empty[i]);
+        struct kfs_err err = {0};
+        int rc = kfs_db_query_int(db, sql, &found, &err);
+        if (rc < 0 || found) {
+            printf("  broken: %s %s\n", empty[i], err.msg);
             broken++;
         }
-        sqlite3_finalize(s);
+    }
+    int64_t sound = 1;
+    if (!fx_server() && (kfs_db_query_int(db, "SELECT count(*)=1 FROM pragma_integrity_check WHERE integrity_check='ok'", &sound, NULL) < 0 || !sound)) {
+        printf("  broken: integrity_check\n");
+        broken++;
     }
     return broken;
 }
@@ -126,10 +161,10 @@ __attribute__((unused)) static void fx_check(void)
 {
     kfs_meta_close(fx_m);
     fx_m = NULL;
-    sqlite3 *db = NULL;
-    ASSERT_EQ(sqlite3_open_v2(fx_path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    struct kfs_db *db;
+    ASSERT_OK(kfs_db_open(fx_path, false, &db, &fx_err), fx_err);
     int broken = fx_rules(db);
-    sqlite3_close(db);
+    kfs_db_close(db);
     ASSERT_EQ(broken, 0);
     fx_open();
 }

@@ -51,6 +51,7 @@ TEST(volume_format_of_an_empty_file)
 
 TEST(volume_open_of_what_is_none)
 {
+    fx_needs_file();
     struct kfs_meta *m = NULL;
     char want[1200];
     fx_new_path();
@@ -78,11 +79,11 @@ TEST(volume_open_of_what_is_none)
 
 static void raw(const char *sql)
 {
-    sqlite3 *db = NULL;
-    ASSERT_EQ(sqlite3_open(fx_path, &db), SQLITE_OK);
-    int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
-    sqlite3_close(db);
-    ASSERT_EQ(rc, SQLITE_OK);
+    struct kfs_db *db;
+    ASSERT_OK(kfs_db_open(fx_path, true, &db, &fx_err), fx_err);
+    int rc = kfs_db_script(db, sql, &fx_err);
+    kfs_db_close(db);
+    ASSERT_OK(rc, fx_err);
 }
 
 TEST(volume_open_of_a_foreign_database_changes_nothing)
@@ -90,12 +91,15 @@ TEST(volume_open_of_a_foreign_database_changes_nothing)
     struct kfs_meta *m = NULL;
     struct kfs_meta_volume v = {.store = "x"};
     fx_new_path();
-    raw("CREATE TABLE accounts(id)");
+    raw("CREATE TABLE accounts(id INTEGER)");
     struct stat before, after;
-    ASSERT_EQ(stat(fx_path, &before), 0);
+    if (!fx_server())
+        ASSERT_EQ(stat(fx_path, &before), 0);
     ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), -EINVAL);
     ASSERT(strstr(fx_err.msg, "of another program") != NULL);
     ASSERT_EQ(kfs_meta_format(fx_path, &v, 0, 0, &fx_err), -EINVAL);
+    if (fx_server())
+        return;
     ASSERT_EQ(stat(fx_path, &after), 0);
     ASSERT_EQ(before.st_size, after.st_size);
     ASSERT_EQ(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
@@ -107,13 +111,13 @@ TEST(volume_open_of_a_newer_schema)
     fx_fresh();
     kfs_meta_close(fx_m);
     fx_m = NULL;
-    raw("UPDATE volume SET schema=99");
+    raw("UPDATE volume SET `schema`=99");
     ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), -ENOTSUP);
     ASSERT(strstr(fx_err.msg, "schema 99") != NULL && strstr(fx_err.msg, "use a newer KFS") != NULL);
-    raw("UPDATE volume SET schema=0");
+    raw("UPDATE volume SET `schema`=0");
     ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), -ENOTSUP);
-    raw("DELETE FROM volume");
-    ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), -EIO);
+    raw("DELETE FROM volume"); /* on a server that is how a format looks which was cut off */
+    ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), fx_server() ? -ENOENT : -EIO);
     raw("INSERT INTO volume VALUES(1,1,'i','n','s',5); DELETE FROM inode");
     ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), -EIO);
     ASSERT(strstr(fx_err.msg, "root directory is missing") != NULL);
@@ -121,6 +125,7 @@ TEST(volume_open_of_a_newer_schema)
 
 TEST(volume_open_of_a_truncated_file)
 {
+    fx_needs_file();
     struct kfs_meta *m = NULL;
     fx_fresh();
     char name[32];
@@ -141,6 +146,7 @@ TEST(volume_open_of_a_truncated_file)
 
 TEST(volume_with_overwritten_pages_fails_with_text)
 {
+    fx_needs_file();
     fx_fresh();
     char name[32];
     for (int i = 0; i < 3000; i++) {
@@ -170,6 +176,7 @@ TEST(volume_with_overwritten_pages_fails_with_text)
 
 TEST(volume_unreadable_or_read_only)
 {
+    fx_needs_file();
     if (geteuid() == 0) {
         /* root may read everything: look through the eyes of another user, in a child */
         fx_fresh();
