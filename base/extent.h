@@ -1,7 +1,8 @@
 /* base/extent.h — where a file's bytes are: the currency between meta (which stores it) and blockstore (which fills it)
  *
  * Model    A file's content is either inline bytes (size <= KFS_INLINE_MAX, possibly 0) or a sorted list of non-overlapping extents;
- *          what no extent covers up to size is a hole (zeros). Extents start at multiples of KFS_FRAME_BYTES in the file and in the object.
+ *          what no extent covers up to size is a hole (zeros). Extents start at multiples of KFS_FRAME_BYTES in the file, and at the start of
+ *          a frame in the object.
  */
 #ifndef KFS_BASE_EXTENT_H
 #define KFS_BASE_EXTENT_H
@@ -14,7 +15,7 @@ struct kfs_extent {
     uint64_t off;        /* in the file */
     uint64_t len;        /* bytes of the file covered */
     uint64_t object;     /* id; 0 = hole (only in a delta) */
-    uint64_t object_off; /* plain offset inside the object, multiple of KFS_FRAME_BYTES */
+    uint64_t object_off; /* plain offset inside the object: where one of its frames starts */
 };
 
 /* The committed content of one inode. Owner: the struct; kfs_content_release frees. */
@@ -39,9 +40,10 @@ struct kfs_content_delta {
     unsigned char inline_data[KFS_INLINE_MAX];
     struct kfs_extent *extents;
     size_t extent_count;
-    uint64_t *objects; /* every new object written, and its stored size: for roll-back and accounting */
+    uint64_t *objects; /* every object written to, and its stored size: for roll-back and accounting */
     uint64_t *object_bytes;
     size_t object_count;
+    size_t own_count; /* objects[0, own_count) hold this file alone; those behind are packs that other files share */
 };
 void kfs_content_delta_release(struct kfs_content_delta *d);
 

@@ -7,54 +7,40 @@
 
 #define BLOCK_BYTES 4096u /* runs of zeros of at least this, aligned, stay holes in the file */
 
-static void reader_close(struct kfs_blk_reader *r)
-{
-    if (r->object)
-        close(r->fd);
-    r->object = 0;
-}
+struct reader {
+    struct kfs_store *s;
+    struct kfs_blk_index *index; /* of the object being read; NULL: none */
+    unsigned char *stored, *plain; /* a frame each */
+};
 
-static int reader_open(struct kfs_blk_reader *r, uint64_t object, bool trust_cache,
-                       struct kfs_err *err)
+static int reader_open(struct reader *r, uint64_t object, struct kfs_err *err)
 {
-    if (r->object == object)
+    if (r->index && r->index->object == object)
         return 0;
-    reader_close(r);
-    int fd = kfs_blk_object_open(r->s, object, err);
-    if (fd < 0)
-        return fd;
-    if (!trust_cache || !kfs_blk_index_cache_get(&r->s->index, object, &r->index)) {
-        int rc = kfs_blk_index_load(r->s, object, fd, &r->index, err);
-        if (rc < 0) {
-            close(fd);
-            return rc;
-        }
-        kfs_blk_index_cache_put(&r->s->index, object, &r->index);
-    }
-    r->object = object;
-    r->fd = fd;
-    return 0;
+    kfs_blk_index_unref(r->index);
+    r->index = NULL;
+    return kfs_blk_index_get(r->s, object, &r->index, err);
 }
 
-int kfs_blk_reader_frame(struct kfs_blk_reader *r, uint32_t i, void *buf, struct kfs_err *err)
+static int reader_init(struct reader *r, struct kfs_store *s, struct kfs_err *err)
 {
-    const struct kfs_object_entry *e = &r->index.entries[i];
-    char key[64];
-    int rc = kfs_blk_pread_all(r->fd, buf, e->plain_len, e->off);
-    if (rc < 0 && rc != -ENODATA) {
-        kfs_store_key(r->s, r->object, key);
-        return KFS_FAIL(err, -rc, "cannot read object '%s' in '%s': %s", key, r->s->dir,
-                        strerror(-rc));
-    }
-    uint8_t hash[KFS_HASH_BYTES];
-    if (rc == 0) {
-        kfs_blk_hash(buf, e->plain_len, hash);
-        if (memcmp(hash, e->hash, sizeof hash) == 0)
-            return 0;
-    }
-    kfs_store_key(r->s, r->object, key);
-    return KFS_FAIL(err, EIO, "object '%s' is damaged: frame %u %s; restore it in '%s' from a copy",
-                    key, i, rc == 0 ? "fails its checksum" : "is cut off", r->s->dir);
+    *r = (struct reader){.s = s, .stored = malloc(KFS_FRAME_BYTES + KFS_TAG_BYTES), .plain = malloc(KFS_FRAME_BYTES)};
+    return r->stored && r->plain ? 0 : KFS_FAIL(err, ENOMEM, "cannot read an object: out of memory");
+}
+
+static void reader_release(struct reader *r)
+{
+    kfs_blk_index_unref(r->index);
+    free(r->stored);
+    free(r->plain);
+}
+
+/* Frame i into r->plain, verified. */
+static int reader_frame(struct reader *r, uint32_t i, struct kfs_err *err)
+{
+    const struct kfs_object_entry *e = &r->index->entries[i];
+    int rc = kfs_blk_object_get(r->s, r->index->object, e->off, r->stored, e->stored_len, NULL, NULL, err);
+    return rc < 0 ? rc : kfs_blk_frame_decode(r->s, r->index, i, r->stored, r->plain, err);
 }
 
 /* Write what is not zero, so that a sparse file comes back sparse. */
@@ -87,26 +73,30 @@ static int fd_failed(int rc, struct kfs_err *err)
                     rc == -ENOSPC ? "; make room where the cache directory lies" : "");
 }
 
-static int fill_extent(struct kfs_blk_reader *r, const struct kfs_extent *e, int fd,
-                       unsigned char *buf, struct kfs_err *err)
+static int beyond_object(const struct kfs_store *s, uint64_t object, struct kfs_err *err)
 {
-    int rc = reader_open(r, e->object, true, err);
-    for (uint64_t pos = 0; rc == 0 && pos < e->len; pos += KFS_FRAME_BYTES) {
-        uint64_t want = e->len - pos < KFS_FRAME_BYTES ? e->len - pos : KFS_FRAME_BYTES;
-        uint64_t i = (e->object_off + pos) / KFS_FRAME_BYTES;
-        if (i >= r->index.count || want > r->index.entries[i].plain_len) {
-            char key[64];
-            kfs_store_key(r->s, e->object, key);
-            return KFS_FAIL(
-                err, EIO, "object '%s' in '%s' is shorter than the metadata says; check the volume",
-                key, r->s->dir);
-        }
-        rc = kfs_blk_reader_frame(r, (uint32_t)i, buf, err);
+    char key[64];
+    kfs_store_key(s, object, key);
+    return KFS_FAIL(err, EIO, "object '%s' in '%s' is shorter than the metadata says; check the volume", key, s->url);
+}
+
+static int fill_extent(struct reader *r, const struct kfs_extent *e, int fd, struct kfs_err *err)
+{
+    int rc = reader_open(r, e->object, err);
+    for (uint64_t pos = 0; rc == 0 && pos < e->len;) {
+        int64_t i = kfs_blk_index_find(r->index, e->object_off + pos);
+        if (i < 0 || r->index->plain_off[i] != e->object_off + pos)
+            return beyond_object(r->s, e->object, err);
+        uint64_t want = r->index->entries[i].plain_len;
+        if (want > e->len - pos)
+            want = e->len - pos;
+        rc = reader_frame(r, (uint32_t)i, err);
         if (rc < 0)
             return rc;
-        int wrote = write_sparse(fd, buf, want, e->off + pos);
+        int wrote = write_sparse(fd, r->plain, want, e->off + pos);
         if (wrote < 0)
             return fd_failed(wrote, err);
+        pos += want;
     }
     return rc;
 }
@@ -127,8 +117,7 @@ static int check_content(const struct kfs_content *c, struct kfs_err *err)
     for (size_t i = 0; ok && i < c->extent_count; i++) {
         const struct kfs_extent *e = &c->extents[i];
         ok = e->object != 0 && e->len > 0 && e->off >= end && e->off % KFS_FRAME_BYTES == 0 &&
-             e->object_off % KFS_FRAME_BYTES == 0 && e->object_off <= (uint64_t)INT64_MAX &&
-             e->off <= c->size_bytes && e->len <= c->size_bytes - e->off;
+             e->object_off <= (uint64_t)INT64_MAX && e->off <= c->size_bytes && e->len <= c->size_bytes - e->off;
         end = ok ? e->off + e->len : end;
     }
     return ok ? 0
@@ -150,15 +139,11 @@ static int fill_checked(struct kfs_store *s, const struct kfs_content *c, int fd
     }
     if (c->extent_count == 0)
         return 0;
-    unsigned char *buf = malloc(KFS_FRAME_BYTES);
-    if (!buf)
-        return KFS_FAIL(err, ENOMEM, "cannot fill a cache file: out of memory");
-    struct kfs_blk_reader r = {.s = s, .fd = -1};
-    int rc = 0;
+    struct reader r;
+    int rc = reader_init(&r, s, err);
     for (size_t i = 0; rc == 0 && i < c->extent_count; i++)
-        rc = fill_extent(&r, &c->extents[i], fd, buf, err);
-    reader_close(&r);
-    free(buf);
+        rc = fill_extent(&r, &c->extents[i], fd, err);
+    reader_release(&r);
     return rc;
 }
 
@@ -173,20 +158,33 @@ int kfs_store_fill(struct kfs_store *s, const struct kfs_content *c, int fd, str
     return rc;
 }
 
+/* The header of a large object is in nobody's tail. */
+static int verify_header(struct kfs_store *s, uint64_t object, bool sealed, struct kfs_err *err)
+{
+    struct kfs_object_header h = {0};
+    char volume[sizeof h.volume] = {0};
+    memcpy(volume, s->volume, strlen(s->volume));
+    int rc = kfs_blk_object_get(s, object, 0, &h, sizeof h, NULL, NULL, err);
+    bool known = h.version == 1 || (h.version == KFS_OBJECT_VERSION && h.flags == (sealed ? KFS_OBJECT_SEALED : 0));
+    if (rc == 0 && (!known || memcmp(h.magic, KFS_OBJECT_MAGIC, sizeof h.magic) != 0 || h.object != object ||
+                    memcmp(h.volume, volume, sizeof volume) != 0))
+        rc = kfs_blk_damaged(s, object, "it does not start as an object", err);
+    return rc;
+}
+
 int kfs_store_verify(struct kfs_store *s, uint64_t object, struct kfs_err *err)
 {
-    unsigned char *buf = malloc(KFS_FRAME_BYTES);
-    if (!buf)
-        return KFS_FAIL(err, ENOMEM, "cannot verify an object: out of memory");
-    struct kfs_blk_reader r = {.s = s, .fd = -1};
-    int rc = reader_open(&r, object, false, err);
-    for (uint32_t i = 0; rc == 0 && i < r.index.count; i++)
-        rc = kfs_blk_reader_frame(&r, i, buf, err);
-    reader_close(&r);
-    free(buf);
-    if (rc == -EIO)
-        kfs_blk_index_cache_drop(
-            &s->index,
-            object); /* so that a commit does not take the damaged object for a good one */
+    struct reader r;
+    kfs_blk_index_cache_drop(&s->index, object); /* what is there now counts */
+    int rc = reader_init(&r, s, err);
+    if (rc == 0)
+        rc = reader_open(&r, object, err);
+    if (rc == 0)
+        rc = verify_header(s, object, r.index->sealed, err);
+    for (uint32_t i = 0; rc == 0 && i < r.index->count; i++)
+        rc = reader_frame(&r, i, err);
+    reader_release(&r);
+    if (rc == -EIO) /* so that a commit does not take the damaged object for a good one */
+        kfs_blk_index_cache_drop(&s->index, object);
     return rc;
 }

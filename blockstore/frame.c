@@ -19,14 +19,14 @@ void kfs_blk_hash(const void *data, size_t len, uint8_t ret_hash[KFS_HASH_BYTES]
     hash_store(XXH3_128bits(data, len), ret_hash);
 }
 
-void kfs_blk_hash2(const void *a, size_t a_len, const void *b, size_t b_len,
-                   uint8_t ret_hash[KFS_HASH_BYTES])
+void kfs_blk_hash_pieces(const struct kfs_blk_piece *v, size_t count,
+                         uint8_t ret_hash[KFS_HASH_BYTES])
 {
     XXH3_state_t st;
     XXH3_INITSTATE(&st);
     XXH3_128bits_reset(&st);
-    XXH3_128bits_update(&st, a, a_len);
-    XXH3_128bits_update(&st, b, b_len);
+    for (size_t i = 0; i < count; i++)
+        XXH3_128bits_update(&st, v[i].data, v[i].len);
     hash_store(XXH3_128bits_digest(&st), ret_hash);
 }
 

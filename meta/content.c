@@ -238,7 +238,7 @@ static int delta_check(const struct kfs_content_delta *d, struct kfs_err *err)
     for (size_t i = 0; i < d->extent_count; i++) {
         const struct kfs_extent *e = &d->extents[i];
         if (e->len == 0 || e->off < end || e->off > INT64_MAX || e->len > INT64_MAX - e->off ||
-            e->off % KFS_FRAME_BYTES || (e->object && e->object_off % KFS_FRAME_BYTES))
+            e->off % KFS_FRAME_BYTES || e->object_off > INT64_MAX)
             return KFS_FAIL(err, EINVAL,
                             "extent %zu of a commit (at %llu, %llu bytes) is out of order or not "
                             "aligned",
@@ -255,6 +255,9 @@ static int delta_apply(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_conte
     for (size_t i = 0; rc >= 0 && i < d->object_count; i++) {
         rc = kfs_db_exec(m->db, KFS_SQL_OBJECT_ADD,
                          DB_ARGS(DB_I(d->objects[i]), DB_I(d->object_bytes[i])), err);
+        /* A pack that other files brought and have left again in the meantime is wanted once more. */
+        if (rc >= 0 && i >= d->own_count)
+            rc = kfs_db_exec(m->db, KFS_SQL_GARBAGE_DROP, DB_ARGS(DB_I(d->objects[i])), err);
         /* One that every extent of this commit leaves out is garbage from the start. */
         if (rc >= 0)
             rc = lost_add(l, d->objects[i], err);

@@ -46,7 +46,7 @@ damaged() {
 flip() { printf '\xa5' | dd of="$1" bs=1 seek=1200000 conv=notrunc status=none; printf '\x5a' | dd of="$1" bs=1 seek=1200001 conv=notrunc status=none; }
 cut_half() { truncate -s $(($(stat -c %s "$1") / 2)) "$1"; }
 remove() { rm "$1"; }
-head_garbled() { printf 'garbage!' | dd of="$1" bs=1 conv=notrunc status=none; }
+head_garbled() { printf 'garbage!' | dd of="$1" bs=1 seek=66 conv=notrunc status=none; } # the header itself is needed by nobody but fsck
 tail_garbled() { printf 'garbage!' | dd of="$1" bs=1 seek=$(($(stat -c %s "$1") - 20)) conv=notrunc status=none; }
 empty() { truncate -s 0 "$1"; }
 damaged flip flip

@@ -144,8 +144,6 @@ int kfs_volume_format(const char *url, const char *store_url, const char *name, 
     int n = store_url ? snprintf(v.store, sizeof v.store, "%s", store_url) : snprintf(v.store, sizeof v.store, "file:%s.objects", path);
     if (n < 0 || (size_t)n >= sizeof v.store)
         return KFS_FAIL(err, ENAMETOOLONG, "store URL is too long");
-    if (strncmp(v.store, "file:", 5) != 0)
-        return KFS_FAIL(err, EINVAL, "unknown scheme in store URL '%s'; use 'file:/absolute/directory'", v.store);
     const char *base = strrchr(path, '/');
     snprintf(v.name, sizeof v.name, "%.63s", name && *name ? name : base ? base + 1 : path);
 

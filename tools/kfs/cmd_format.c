@@ -13,10 +13,6 @@ int kfs_cmd_format(struct kfs_cmd *c)
         (void)KFS_FAIL(&err, EINVAL, "the volume is the argument; leave out --volume");
         return kfs_cmd_fail(c, &err);
     }
-    if (c->store && strncmp(c->store, "file:/", 6) != 0) {
-        (void)KFS_FAIL(&err, EINVAL, "store '%.200s' cannot be used; allowed: file:/absolute/directory", c->store);
-        return kfs_cmd_fail(c, &err);
-    }
     int rc = kfs_endpoint_resolve(&c->conf, c->args[0], &e, &err);
     if (rc == 0)
         rc = kfs_volume_format(e.url, c->store, c->volume_name, &v, &err);

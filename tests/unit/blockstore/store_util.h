@@ -151,7 +151,7 @@ static __attribute__((unused)) size_t rig_commit(struct rig *r, bool *ret_change
     for (size_t i = 1; i < d.extent_count; i++)
         ASSERT(d.extents[i].off >= d.extents[i - 1].off + d.extents[i - 1].len);
     for (size_t i = 0; i < d.object_count; i++)
-        ASSERT(d.object_bytes[i] > 64 + 40 + 40);
+        ASSERT(d.object_bytes[i] > 64 + 56 + 136);
     size_t n = d.object_count;
     if (ret_changed)
         *ret_changed = d.changed;

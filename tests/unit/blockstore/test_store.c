@@ -29,7 +29,7 @@ TEST(store_open_checks_the_marker)
     ASSERT_EQ(kfs_store_open(r.url, VOLUME, &s, &kerr), -ENOENT);
     ASSERT(strstr(kerr.msg, "kfs-volume"));
     ASSERT_EQ(kfs_store_open("file:/does/not/exist", VOLUME, &s, &kerr), -ENOENT);
-    ASSERT_EQ(kfs_store_open("s3:bucket", VOLUME, &s, &kerr), -EINVAL);
+    ASSERT_EQ(kfs_store_open("ftp:bucket", VOLUME, &s, &kerr), -EINVAL);
     ASSERT_EQ(kfs_store_open("file:relative", VOLUME, &s, &kerr), -EINVAL);
     ASSERT_EQ(
         kfs_store_open(r.url, "an id that is much too long for the header of an object", &s, &kerr),
@@ -119,7 +119,7 @@ static void damage_open(struct damage *d)
     int fd = open(d->path, O_RDONLY);
     d->len = (size_t)read(fd, d->object, sizeof d->object);
     close(fd);
-    ASSERT_EQ(d->len, 64 + 5000 + 40 + 40);
+    ASSERT_EQ(d->len, 64 + 5000 + 56 + 136);
 }
 
 /* Store `len` bytes as the object, forget all indexes, fill. 1: the right bytes came; 0: -EIO.
@@ -184,11 +184,12 @@ static int forged_try(struct damage *d, const struct forged *f)
 {
     static unsigned char bytes[8192];
     struct kfs_object_trailer t = f->t;
-    unsigned char both[sizeof f->h + sizeof f->e];
-    memcpy(both, &f->h, sizeof f->h);
-    memcpy(both + sizeof f->h, &f->e, sizeof f->e);
+    unsigned char all[sizeof f->h + sizeof f->e + offsetof(struct kfs_object_trailer, hash)];
+    memcpy(all, &f->h, sizeof f->h);
+    memcpy(all + sizeof f->h, &f->e, sizeof f->e);
+    memcpy(all + sizeof f->h + sizeof f->e, &f->t, offsetof(struct kfs_object_trailer, hash));
     XXH128_canonical_t c;
-    XXH128_canonicalFromHash(&c, XXH3_128bits(both, sizeof both));
+    XXH128_canonicalFromHash(&c, XXH3_128bits(all, sizeof all));
     memcpy(t.hash, c.digest, sizeof t.hash);
     memcpy(bytes, d->object, d->len);
     memcpy(bytes, &f->h, sizeof f->h);
@@ -218,11 +219,11 @@ TEST(store_forged_numbers_are_refused)
     memcpy(&good.t, d.object + d.len - sizeof good.t, sizeof good.t);
     ASSERT_EQ(forged_try(&d, &good), 1);
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
-        for (int field = 0; field < 11; field++) {
+        for (int field = 0; field < 15; field++) {
             f = good;
             switch (field) {
             case 0:
-                f.h.frame_count = (uint32_t)odd[i];
+                f.t.frame_count = (uint32_t)odd[i];
                 break;
             case 1:
                 f.h.version = (uint32_t)odd[i];
@@ -243,13 +244,25 @@ TEST(store_forged_numbers_are_refused)
                 f.e.codec = (uint32_t)odd[i];
                 break;
             case 7:
-                f.e.reserved = (uint32_t)odd[i];
+                f.e.flags = (uint32_t)odd[i];
                 break;
             case 8:
                 f.t.index_off = odd[i];
                 break;
             case 9:
                 f.t.index_len = odd[i];
+                break;
+            case 10:
+                f.t.flags = f.h.flags = (uint32_t)odd[i];
+                break;
+            case 11:
+                f.t.reserved = (uint32_t)odd[i];
+                break;
+            case 12:
+                f.t.object = f.h.object = odd[i];
+                break;
+            case 13:
+                f.t.volume[i % sizeof f.t.volume] ^= 1;
                 break;
             default:
                 f.e.stored_len = f.e.plain_len = (uint32_t)odd[i];
@@ -260,6 +273,38 @@ TEST(store_forged_numbers_are_refused)
         }
     }
     rig_close(&d.r);
+}
+
+TEST(store_verify_reads_every_byte)
+{
+    struct rig r;
+    char key[64], path[800];
+    unsigned char *p = malloc(3 << 20);
+    rig_open(&r);
+    fill_pattern(p, 3 << 20, 5);
+    ASSERT_EQ(pwrite(r.fd, p, 3 << 20, 0), 3 << 20);
+    free(p);
+    rig_commit(&r, NULL);
+    ASSERT_OK(kfs_store_verify(r.s, 1, &kerr), kerr);
+    kfs_store_key(r.s, 1, key);
+    snprintf(path, sizeof path, "%s/store/o/%s", r.dir, key);
+    int fd = open(path, O_RDWR);
+    struct stat st;
+    ASSERT(fstat(fd, &st) == 0);
+    off_t places[] = {0, 8, 12, 16, 30, 63, 64, 1 << 20, st.st_size - 200, st.st_size - 1};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        unsigned char b;
+        ASSERT(pread(fd, &b, 1, places[i]) == 1);
+        b ^= 4;
+        ASSERT(pwrite(fd, &b, 1, places[i]) == 1);
+        if (kfs_store_verify(r.s, 1, &kerr) != -EIO)
+            KT_FAIL("the byte at %lld flipped, and nobody noticed", (long long)places[i]);
+        b ^= 4;
+        ASSERT(pwrite(fd, &b, 1, places[i]) == 1);
+    }
+    close(fd);
+    ASSERT_OK(kfs_store_verify(r.s, 1, &kerr), kerr);
+    rig_close(&r);
 }
 
 TEST(store_fill_distrusts_the_map)
@@ -323,9 +368,10 @@ static void full_store(void *arg)
     CHILD_CHECK(1, kfs_store_format(url, VOLUME, &kerr) == 0);
     CHILD_CHECK(2, kfs_store_open(url, VOLUME, &r.s, &kerr) == 0);
     r.fd = memfd_create("file", MFD_CLOEXEC);
+    static unsigned char noise[1 << 20];
+    fill_pattern(noise, sizeof noise, 1);
     for (unsigned i = 0; i < 10; i++)
-        CHILD_CHECK(3, pwrite(r.fd, "x", 1, (off_t)i << 20) == 1);
-    CHILD_CHECK(4, ftruncate(r.fd, 10 << 20) == 0);
+        CHILD_CHECK(3, pwrite(r.fd, noise, sizeof noise, (off_t)i << 20) == sizeof noise);
     struct kfs_content old = {.is_inline = true};
     CHILD_CHECK(5, kfs_store_commit(r.s, r.fd, &old, rig_new_id, &r, true, &d, &kerr) == -ENOSPC);
     CHILD_CHECK(6, strstr(kerr.msg, "object '") != NULL);
