@@ -85,6 +85,13 @@ static int content_get_locked(struct kfs_meta *m, kfs_ino_t ino, struct kfs_cont
     rc = inline_get(m, ino, c, err);
     if (rc == 0)
         rc = extents_get(m, ino, &c->extents, &c->extent_count, err);
+    /* An empty file is the shortest inline one, whether or not it ever had content. */
+    if (rc >= 0 && c->size_bytes == 0 && !c->is_inline) {
+        c->is_inline = true;
+        c->inline_data = calloc(1, 1);
+        if (!c->inline_data)
+            rc = KFS_FAIL(err, ENOMEM, "out of memory for inode %llu", (unsigned long long)ino);
+    }
     return rc < 0 ? rc : 0;
 }
 
@@ -99,89 +106,35 @@ int kfs_meta_content_get(struct kfs_meta *m, kfs_ino_t ino, struct kfs_content *
         kfs_content_release(&c);
         return rc;
     }
-    /* An empty file is the shortest inline one, whether or not it ever had content. */
-    if (c.size_bytes == 0 && !c.is_inline) {
-        c.inline_data = calloc(1, 1);
-        if (!c.inline_data)
-            return KFS_FAIL(err, ENOMEM, "out of memory for inode %llu", (unsigned long long)ino);
-        c.is_inline = true;
-    }
     *ret_c = c;
     return 0;
 }
 
-/* --- references to objects ------------------------------------------------------------------------------------- */
-
-static int object_ref(struct kfs_meta *m, uint64_t object, int64_t by, struct kfs_err *err)
-{
-    int rc = kfs_db_exec(m->db, KFS_SQL_OBJECT_REF, DB_ARGS(DB_I(by), DB_I(object)), err);
-    if (rc == 0)
-        return KFS_FAIL(err, EINVAL, "object %llu is named by an extent, but not known",
-                        (unsigned long long)object);
-    return rc < 0 ? rc : 0;
-}
-
-/* If nothing names the object any more, it goes to the garbage list. */
-static int object_bury(struct kfs_meta *m, uint64_t object, struct kfs_err *err)
-{
-    struct kfs_row *row;
-    int rc = kfs_db_first(m->db, KFS_SQL_OBJECT_DEAD, DB_ARGS(DB_I(object)), &row, err);
-    kfs_db_done(row);
-    if (rc <= 0)
-        return rc;
-    rc = kfs_db_exec(m->db, KFS_SQL_OBJECT_DROP, DB_ARGS(DB_I(object)), err);
-    if (rc >= 0)
-        rc = kfs_db_exec(m->db, KFS_SQL_GARBAGE_ADD, DB_ARGS(DB_I(object), DB_I(m->now.tv_sec)), err);
-    return rc < 0 ? rc : 0;
-}
-
 /* --- extents of one inode -------------------------------------------------------------------------------------- */
 
-/* Objects that lost a reference: buried at the end, because the same commit may give them another. */
-struct lost {
-    uint64_t *objects;
-    size_t count, cap;
-};
-
-static int lost_add(struct lost *l, uint64_t object, struct kfs_err *err)
-{
-    if (l->count && l->objects[l->count - 1] == object)
-        return 0;
-    if (l->count == l->cap) {
-        size_t cap = l->cap ? l->cap * 2 : 16;
-        uint64_t *more = realloc(l->objects, cap * sizeof *more);
-        if (!more)
-            return KFS_FAIL(err, ENOMEM, "out of memory for a list of objects");
-        l->objects = more;
-        l->cap = cap;
-    }
-    l->objects[l->count++] = object;
-    return 0;
-}
-
-static int extent_add(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_extent *e,
+static int extent_add(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_extent *e, bool made,
                       struct kfs_err *err)
 {
     int rc = kfs_db_exec(
         m->db, KFS_SQL_EXTENT_ADD,
         DB_ARGS(DB_I(ino), DB_I(e->off), DB_I(e->len), DB_I(e->object), DB_I(e->object_off)), err);
-    return rc < 0 ? rc : object_ref(m, e->object, 1, err);
+    return rc < 0 ? rc : kfs_object_ref(m, e->object, 1, (int64_t)e->len, made, err);
 }
 
-static int extent_drop(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_extent *e, struct lost *l,
+static int extent_drop(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_extent *e, struct kfs_lost *l,
                        struct kfs_err *err)
 {
     int rc = kfs_db_exec(m->db, KFS_SQL_EXTENT_DROP, DB_ARGS(DB_I(ino), DB_I(e->off)), err);
     if (rc >= 0)
-        rc = object_ref(m, e->object, -1, err);
+        rc = kfs_object_ref(m, e->object, -1, -(int64_t)e->len, false, err);
     if (rc >= 0)
-        rc = lost_add(l, e->object, err);
+        rc = kfs_lost_add(l, e->object, err);
     return rc;
 }
 
 /* Take [off, end) out of one extent that overlaps it: what lies before stays, what lies behind becomes an extent of its own. */
 static int extent_punch(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_extent *e, uint64_t off,
-                        uint64_t end, struct lost *l, struct kfs_err *err)
+                        uint64_t end, struct kfs_lost *l, struct kfs_err *err)
 {
     uint64_t e_end = e->off + e->len;
     int rc = 0;
@@ -190,7 +143,7 @@ static int extent_punch(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_exte
                                   .len = e_end - end,
                                   .object = e->object,
                                   .object_off = e->object_off + (end - e->off)};
-        rc = extent_add(m, ino, &tail, err);
+        rc = extent_add(m, ino, &tail, false, err);
     }
     if (rc < 0)
         return rc;
@@ -198,11 +151,13 @@ static int extent_punch(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_exte
         return extent_drop(m, ino, e, l, err);
     rc = kfs_db_exec(m->db, KFS_SQL_EXTENT_CUT,
                      DB_ARGS(DB_I(off - e->off), DB_I(ino), DB_I(e->off)), err);
+    if (rc >= 0) /* the tail counted its own part */
+        rc = kfs_object_ref(m, e->object, 0, -(int64_t)(e_end - off), false, err);
     return rc < 0 ? rc : 0;
 }
 
 /* Make [off, end) a hole. From the back: each step looks at the last extent that begins before `end`. */
-static int punch(struct kfs_meta *m, kfs_ino_t ino, uint64_t off, uint64_t end, struct lost *l,
+static int punch(struct kfs_meta *m, kfs_ino_t ino, uint64_t off, uint64_t end, struct kfs_lost *l,
                  struct kfs_err *err)
 {
     for (uint64_t before = end;;) {
@@ -224,21 +179,14 @@ static int punch(struct kfs_meta *m, kfs_ino_t ino, uint64_t off, uint64_t end, 
 
 /* --- commit ---------------------------------------------------------------------------------------------------- */
 
-static int delta_check(const struct kfs_content_delta *d, struct kfs_err *err)
+/* A map's extents: sorted, within a file, starting where frames start. (In an object they start anywhere: packs hold frames of less than full length.) */
+static int extents_check(const struct kfs_extent *x, size_t count, bool holes, struct kfs_err *err)
 {
-    if (d->size_bytes > INT64_MAX)
-        return -EFBIG;
-    if (d->to_inline) {
-        if (d->inline_len != d->size_bytes || d->inline_len > KFS_INLINE_MAX)
-            return KFS_FAIL(err, EINVAL, "a commit of %u inline bytes says that the size is %llu",
-                            d->inline_len, (unsigned long long)d->size_bytes);
-        return 0;
-    }
     uint64_t end = 0;
-    for (size_t i = 0; i < d->extent_count; i++) {
-        const struct kfs_extent *e = &d->extents[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct kfs_extent *e = &x[i];
         if (e->len == 0 || e->off < end || e->off > INT64_MAX || e->len > INT64_MAX - e->off ||
-            e->off % KFS_FRAME_BYTES || e->object_off > INT64_MAX)
+            e->object_off > INT64_MAX || e->off % KFS_FRAME_BYTES || (!e->object && !holes))
             return KFS_FAIL(err, EINVAL,
                             "extent %zu of a commit (at %llu, %llu bytes) is out of order or not "
                             "aligned",
@@ -248,19 +196,29 @@ static int delta_check(const struct kfs_content_delta *d, struct kfs_err *err)
     return 0;
 }
 
+/* Whatever can be wrong with a delta is found before anything is changed. */
+static int delta_check(struct kfs_meta *m, const struct kfs_content_delta *d, struct kfs_err *err)
+{
+    if (d->size_bytes > INT64_MAX)
+        return -EFBIG;
+    if (d->to_inline && (d->inline_len != d->size_bytes || d->inline_len > KFS_INLINE_MAX))
+        return KFS_FAIL(err, EINVAL, "a commit of %u inline bytes says that the size is %llu",
+                        d->inline_len, (unsigned long long)d->size_bytes);
+    int rc = d->to_inline ? 0 : extents_check(d->extents, d->extent_count, true, err);
+    for (size_t i = 0; rc >= 0 && i < d->object_count; i++)
+        rc = kfs_object_check(m, d->objects[i], err);
+    return rc;
+}
+
 static int delta_apply(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_content_delta *d,
-                       struct lost *l, struct kfs_err *err)
+                       struct kfs_lost *l, struct kfs_err *err)
 {
     int rc = 0;
     for (size_t i = 0; rc >= 0 && i < d->object_count; i++) {
-        rc = kfs_db_exec(m->db, KFS_SQL_OBJECT_ADD,
-                         DB_ARGS(DB_I(d->objects[i]), DB_I(d->object_bytes[i])), err);
-        /* A pack that other files brought and have left again in the meantime is wanted once more. */
-        if (rc >= 0 && i >= d->own_count)
-            rc = kfs_db_exec(m->db, KFS_SQL_GARBAGE_DROP, DB_ARGS(DB_I(d->objects[i])), err);
+        rc = kfs_object_add(m, d->objects[i], d->object_bytes[i], err);
         /* One that every extent of this commit leaves out is garbage from the start. */
         if (rc >= 0)
-            rc = lost_add(l, d->objects[i], err);
+            rc = kfs_lost_add(l, d->objects[i], err);
     }
     if (rc < 0)
         return rc;
@@ -277,20 +235,12 @@ static int delta_apply(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_conte
         const struct kfs_extent *e = &d->extents[i];
         rc = punch(m, ino, e->off, e->off + e->len, l, err);
         if (rc >= 0 && e->object)
-            rc = extent_add(m, ino, e, err);
+            rc = extent_add(m, ino, e, true, err);
     }
     if (rc >= 0)
         rc = punch(m, ino, d->size_bytes, INT64_MAX, l, err);
     if (rc >= 0)
         rc = kfs_db_exec(m->db, KFS_SQL_INLINE_DROP, DB_ARGS(DB_I(ino)), err);
-    return rc;
-}
-
-static int bury_all(struct kfs_meta *m, const struct lost *l, struct kfs_err *err)
-{
-    int rc = 0;
-    for (size_t i = 0; rc >= 0 && i < l->count; i++)
-        rc = object_bury(m, l->objects[i], err);
     return rc;
 }
 
@@ -311,20 +261,29 @@ static void commit_ctime(struct kfs_meta *m, struct kfs_attr *a, bool changed, i
         a->ctime_s = s, a->ctime_ns = ns;
 }
 
-static int commit_locked(struct kfs_meta *m, const struct kfs_content_delta *d, struct kfs_attr *a,
-                         int64_t mtime_s, uint32_t mtime_ns, struct kfs_err *err)
+/* A commit in two steps: `commit_look` changes nothing, so that one that cannot be does not hurt others of its transaction. 1: there is something to do. */
+static int commit_look(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_content_delta *d,
+                       int64_t mtime_s, uint32_t mtime_ns, struct kfs_attr *a, struct kfs_err *err)
 {
+    int rc = kfs_inode_get(m, ino, a, err);
+    if (rc < 0)
+        return rc;
     if (!S_ISREG(a->mode))
         return S_ISDIR(a->mode) ? -EISDIR : -EINVAL;
-    if (!d->changed && a->mtime_s == mtime_s && a->mtime_ns == mtime_ns)
-        return 0;
+    if (!d->changed)
+        return a->mtime_s != mtime_s || a->mtime_ns != mtime_ns;
+    rc = delta_check(m, d, err);
+    return rc < 0 ? rc : 1;
+}
+
+static int commit_apply(struct kfs_meta *m, const struct kfs_content_delta *d, struct kfs_attr *a,
+                        int64_t mtime_s, uint32_t mtime_ns, struct kfs_err *err)
+{
     if (d->changed) {
-        struct lost l = {0};
-        int rc = delta_check(d, err);
+        struct kfs_lost l = {0};
+        int rc = delta_apply(m, a->ino, d, &l, err);
         if (rc >= 0)
-            rc = delta_apply(m, a->ino, d, &l, err);
-        if (rc >= 0)
-            rc = bury_all(m, &l, err);
+            rc = kfs_lost_bury(m, &l, err);
         free(l.objects);
         if (rc < 0)
             return rc;
@@ -347,66 +306,158 @@ int kfs_meta_commit(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_content_
     if (rc < 0)
         return rc;
     struct kfs_attr a;
-    rc = kfs_inode_get(m, ino, &a, err);
-    if (rc >= 0)
-        rc = commit_locked(m, delta, &a, mtime_s, mtime_ns, err);
+    rc = commit_look(m, ino, delta, mtime_s, mtime_ns, &a, err);
+    if (rc == 1)
+        rc = commit_apply(m, delta, &a, mtime_s, mtime_ns, err);
     rc = kfs_tx_end(m, rc, err);
     if (rc >= 0 && ret_attr)
         *ret_attr = a;
     return rc < 0 ? rc : 0;
 }
 
+/* All in one transaction. False: it failed as a whole, and nothing of it happened. */
+static bool commit_together(struct kfs_meta *m, struct kfs_meta_commit_item *items, size_t count)
+{
+    if (kfs_tx_begin(m, NULL) < 0)
+        return false;
+    int rc = 0;
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        struct kfs_meta_commit_item *t = &items[i];
+        t->err = (struct kfs_err){0};
+        t->result = commit_look(m, t->ino, t->delta, t->mtime_s, t->mtime_ns, &t->attr, &t->err);
+        if (t->result == 1)
+            t->result = rc = commit_apply(m, t->delta, &t->attr, t->mtime_s, t->mtime_ns, &t->err);
+        if (t->result > 0)
+            t->result = 0;
+    }
+    return kfs_tx_end(m, rc, NULL) >= 0;
+}
+
+void kfs_meta_commit_many(struct kfs_meta *m, struct kfs_meta_commit_item *items, size_t count)
+{
+    if (commit_together(m, items, count))
+        return;
+    /* Something went wrong that looking did not show: one by one, so that it meets only those whom it concerns. */
+    for (size_t i = 0; i < count; i++) {
+        struct kfs_meta_commit_item *t = &items[i];
+        t->err = (struct kfs_err){0};
+        t->result = kfs_meta_commit(m, t->ino, t->delta, t->mtime_s, t->mtime_ns, &t->attr, &t->err);
+    }
+}
+
+/* --- the same bytes elsewhere ------------------------------------------------------------------------------------ */
+
+static bool content_same(const struct kfs_content *a, const struct kfs_content *b)
+{
+    if (a->size_bytes != b->size_bytes || a->is_inline != b->is_inline)
+        return false;
+    if (a->is_inline)
+        return a->inline_len == b->inline_len &&
+               memcmp(a->inline_data, b->inline_data, a->inline_len) == 0;
+    if (a->extent_count != b->extent_count)
+        return false;
+    for (size_t i = 0; i < a->extent_count; i++) {
+        const struct kfs_extent *x = &a->extents[i], *y = &b->extents[i];
+        if (x->off != y->off || x->len != y->len || x->object != y->object ||
+            x->object_off != y->object_off)
+            return false;
+    }
+    return true;
+}
+
+/* 1: may be done. */
+static int swap_look(struct kfs_meta *m, const struct kfs_meta_swap *s, struct kfs_err *err)
+{
+    struct kfs_attr a;
+    struct kfs_content now = {0};
+    int rc = kfs_inode_get(m, s->ino, &a, err);
+    if (rc >= 0)
+        rc = content_get_locked(m, s->ino, &now, err);
+    if (rc >= 0 && (a.version != s->version || !content_same(&now, s->old)))
+        rc = -ESTALE;
+    if (rc >= 0)
+        rc = extents_check(s->extents, s->extent_count, false, err);
+    const struct kfs_extent *last = s->extent_count ? &s->extents[s->extent_count - 1] : NULL;
+    if (rc >= 0 && last && last->off + last->len > a.size_bytes)
+        rc = KFS_FAIL(err, EINVAL, "a new content map of inode %llu reaches beyond its end",
+                      (unsigned long long)s->ino);
+    for (size_t i = 0; rc >= 0 && i < s->object_count; i++)
+        rc = kfs_object_check(m, s->objects[i], err);
+    kfs_content_release(&now);
+    return rc < 0 ? rc : 1;
+}
+
+static bool extent_is_of(const struct kfs_extent *e, const struct kfs_meta_swap *s)
+{
+    for (size_t i = 0; i < s->object_count; i++)
+        if (s->objects[i] == e->object)
+            return true;
+    return false;
+}
+
+static int swap_apply(struct kfs_meta *m, const struct kfs_meta_swap *s, struct kfs_err *err)
+{
+    struct kfs_lost l = {0};
+    int rc = 0;
+    for (size_t i = 0; rc >= 0 && i < s->object_count; i++) {
+        rc = kfs_object_add(m, s->objects[i], s->object_bytes[i], err);
+        if (rc >= 0)
+            rc = kfs_lost_add(&l, s->objects[i], err);
+    }
+    if (rc >= 0)
+        rc = punch(m, s->ino, 0, INT64_MAX, &l, err);
+    if (rc >= 0)
+        rc = kfs_db_exec(m->db, KFS_SQL_INLINE_DROP, DB_ARGS(DB_I(s->ino)), err);
+    for (size_t i = 0; rc >= 0 && i < s->extent_count; i++)
+        rc = extent_add(m, s->ino, &s->extents[i], extent_is_of(&s->extents[i], s), err);
+    if (rc >= 0)
+        rc = kfs_lost_bury(m, &l, err);
+    free(l.objects);
+    return rc;
+}
+
+static bool swap_together(struct kfs_meta *m, struct kfs_meta_swap *swaps, size_t count)
+{
+    struct kfs_err err = {0};
+    int rc = kfs_tx_begin(m, &err);
+    bool begun = rc >= 0;
+    for (size_t i = 0; i < count; i++) {
+        struct kfs_meta_swap *s = &swaps[i];
+        s->err = (struct kfs_err){0};
+        s->result = rc < 0 ? rc : swap_look(m, s, &s->err);
+        if (s->result == 1)
+            s->result = rc = swap_apply(m, s, &s->err);
+        if (s->result > 0)
+            s->result = 0;
+    }
+    if (begun)
+        rc = kfs_tx_end(m, rc, &err);
+    for (size_t i = 0; rc < 0 && i < count; i++)
+        if (swaps[i].result >= 0) {
+            swaps[i].result = rc;
+            swaps[i].err = err;
+        }
+    return rc >= 0;
+}
+
+void kfs_meta_content_swap(struct kfs_meta *m, struct kfs_meta_swap *swaps, size_t count)
+{
+    if (swap_together(m, swaps, count) || count == 1)
+        return;
+    for (size_t i = 0; i < count; i++)
+        (void)swap_together(m, &swaps[i], 1);
+}
+
+/* --- all of it goes ------------------------------------------------------------------------------------------------ */
+
 int kfs_content_drop(struct kfs_meta *m, kfs_ino_t ino, struct kfs_err *err)
 {
-    struct lost l = {0};
+    struct kfs_lost l = {0};
     int rc = punch(m, ino, 0, INT64_MAX, &l, err);
     if (rc >= 0)
-        rc = bury_all(m, &l, err);
+        rc = kfs_lost_bury(m, &l, err);
     free(l.objects);
     if (rc >= 0)
         rc = kfs_db_exec(m->db, KFS_SQL_INLINE_DROP, DB_ARGS(DB_I(ino)), err);
     return rc < 0 ? rc : 0;
-}
-
-/* --- garbage --------------------------------------------------------------------------------------------------- */
-
-int kfs_meta_garbage_list(struct kfs_meta *m, int64_t grace_s, uint64_t *ids, size_t cap,
-                          struct kfs_err *err)
-{
-    (void)pthread_mutex_lock(&m->lock);
-    struct kfs_row *row;
-    int n = 0;
-    int rc = kfs_db_first(m->db, KFS_SQL_GARBAGE_LIST,
-                          DB_ARGS(DB_I(kfs_meta_now().tv_sec - grace_s), DB_I(cap)), &row, err);
-    struct kfs_row *first = row;
-    for (; rc == 1 && (size_t)n < cap; rc = kfs_db_next(m->db, row, err))
-        ids[n++] = (uint64_t)kfs_db_int(row, 0);
-    kfs_db_done(first);
-    (void)pthread_mutex_unlock(&m->lock);
-    /* Whoever asks is about to delete them. A power cut must not bring back the extents that named them. */
-    if (rc >= 0 && n)
-        rc = kfs_meta_sync(m, err);
-    return rc < 0 ? rc : n;
-}
-
-int kfs_meta_garbage_forget(struct kfs_meta *m, const uint64_t *ids, size_t count,
-                            struct kfs_err *err)
-{
-    int rc = kfs_tx_begin(m, err);
-    if (rc < 0)
-        return rc;
-    for (size_t i = 0; rc >= 0 && i < count; i++)
-        rc = kfs_db_exec(m->db, KFS_SQL_GARBAGE_DROP, DB_ARGS(DB_I(ids[i])), err);
-    rc = kfs_tx_end(m, rc, err);
-    return rc < 0 ? rc : 0;
-}
-
-int kfs_meta_object_known(struct kfs_meta *m, uint64_t id, struct kfs_err *err)
-{
-    (void)pthread_mutex_lock(&m->lock);
-    struct kfs_row *row;
-    int rc = kfs_db_first(m->db, KFS_SQL_OBJECT_KNOWN, DB_ARGS(DB_I(id), DB_I(id)), &row, err);
-    kfs_db_done(row);
-    (void)pthread_mutex_unlock(&m->lock);
-    return rc;
 }

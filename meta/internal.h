@@ -1,7 +1,7 @@
 /* meta/internal.h — what the files of meta share
  *
  * Model    A changing call is: kfs_tx_begin (takes the lock), work, kfs_tx_end (commits if the work's result is >= 0, else rolls back; gives the lock back).
- *          A reading call takes the lock only. Functions named *_locked, and all of kfs_inode_*, kfs_dentry_*, kfs_object_*, need it held.
+ *          A reading call takes the lock only. Functions named *_locked, and all of kfs_inode_*, kfs_dentry_*, kfs_object_*, kfs_lost_*, need it held.
  * Locks    kfs_meta.lock guards every field but `volume`, which is constant after open. sync_lock: see kfs_meta_sync.
  */
 #ifndef KFS_META_INTERNAL_H
@@ -32,7 +32,7 @@ struct kfs_meta {
     int64_t bytes_added;
     bool usage_known;            /* counted once at the first question, kept in step from then on */
     struct kfs_meta_usage usage;
-    unsigned ops_stored;
+    unsigned ops_stored, collected_stored;
     struct kfs_meta_volume volume;
 };
 
@@ -71,6 +71,19 @@ int kfs_dentry_add(struct kfs_meta *m, kfs_ino_t parent, const char *name, size_
 int kfs_dentry_set(struct kfs_meta *m, kfs_ino_t parent, const char *name, size_t len, const struct kfs_attr *a, struct kfs_err *err);
 int kfs_dentry_drop(struct kfs_meta *m, kfs_ino_t parent, const char *name, size_t len, struct kfs_err *err);
 int kfs_dentry_any(struct kfs_meta *m, kfs_ino_t dir, struct kfs_err *err); /* 1: has entries, 0: empty */
+
+/* meta/object.c. lost: objects that lost a reference; buried at the end, because the same transaction may give them another. */
+struct kfs_lost {
+    uint64_t *objects;
+    size_t count, cap;
+};
+/* An extent of `len` bytes more (by 1), one less (by -1), or one that became shorter (by 0, len < 0) names the object. made: it is a commit's new one. */
+int kfs_object_ref(struct kfs_meta *m, uint64_t object, int64_t by, int64_t len, bool made, struct kfs_err *err);
+/* Can a commit name this object? -ESTALE: it was collected. Changes nothing. */
+int kfs_object_check(struct kfs_meta *m, uint64_t object, struct kfs_err *err);
+int kfs_object_add(struct kfs_meta *m, uint64_t object, uint64_t bytes, struct kfs_err *err); /* no-op if known; back from the garbage list */
+int kfs_lost_add(struct kfs_lost *l, uint64_t object, struct kfs_err *err);
+int kfs_lost_bury(struct kfs_meta *m, const struct kfs_lost *l, struct kfs_err *err); /* those without references go to the garbage list */
 
 /* meta/content.c: everything of an inode's content goes, its objects to the garbage list. */
 int kfs_content_drop(struct kfs_meta *m, kfs_ino_t ino, struct kfs_err *err);

@@ -5,7 +5,8 @@
  * Model    Every call is one transaction and atomic: it happens whole or not at all, also when the process is killed. Invariants:
  *            (1) a name exists at most once per parent; (2) nlink(file) = number of its names, nlink(dir) = 2 + subdirectories;
  *            (3) an inode with nlink 0 is an orphan: kept until kfs_meta_orphan_purge; (4) extents of an inode never overlap;
- *            (5) an object that no extent names any more is in the garbage list in the same transaction.
+ *            (5) an object that no extent names any more is in the garbage list in the same transaction; (6) an object's live bytes are the sum of the
+          extents that name it.
  *          Permission: changing calls take the caller's ids and check write+search on the parents, sticky bits and ownership as POSIX says.
  *          cred NULL: kfsd itself, which may do everything. Walking a path (search permission on the way) is the caller's business.
  *          Times: mtime/ctime of parents and inodes are set to now as POSIX asks.
@@ -28,7 +29,7 @@
 
 struct kfs_meta;
 
-#define KFS_META_SCHEMA 1 /* version of the tables; a database of a newer one is refused, of an older one upgraded */
+#define KFS_META_SCHEMA 2 /* version of the tables; a database of a newer one is refused, of an older one upgraded */
 
 struct kfs_opid {
     uint64_t client[2];
@@ -128,18 +129,73 @@ int kfs_meta_xattr_remove(struct kfs_meta *m, const struct kfs_cred *cred, kfs_i
 int kfs_meta_content_get(struct kfs_meta *m, kfs_ino_t ino, struct kfs_content *ret_c, struct kfs_err *err);
 
 /* Apply a delta: version + 1, size, blocks, mtime = the given one, ctime = that too unless it is newer already. Set-id bits stay: that is setattr's.
- * -ENOENT: the inode is gone (the caller deletes its new objects). delta->changed false: only mtime is updated (if different), version stays. */
+ * Several inodes may name one object (a pack): each delta that uses it lists it in `objects`, with the stored size of the whole.
+ * -ENOENT: the inode is gone. -ESTALE: an object of the delta was collected meanwhile (it had lost all its names, and the grace time went by): write the
+ * bytes anew. In both cases the caller deletes new objects that nobody else names. delta->changed false: only mtime is updated (if different), version stays. */
 int kfs_meta_commit(struct kfs_meta *m, kfs_ino_t ino, const struct kfs_content_delta *delta, int64_t mtime_s, uint32_t mtime_ns,
                     struct kfs_attr *ret_attr, struct kfs_err *err);
 
-/* Object ids: unique for ever in the volume, never 0; reserved in blocks, so gaps are normal. */
+/* The same for many inodes in one transaction. Each has its own result; those that fail leave the others as if they had not been there. */
+struct kfs_meta_commit_item {
+    kfs_ino_t ino;
+    const struct kfs_content_delta *delta;
+    int64_t mtime_s;
+    uint32_t mtime_ns;
+    int result; /* 0 or -errno, as of kfs_meta_commit */
+    struct kfs_attr attr;
+    struct kfs_err err;
+};
+void kfs_meta_commit_many(struct kfs_meta *m, struct kfs_meta_commit_item *items, size_t count);
+
+/* The same bytes elsewhere (repacking, compaction): if the inode's content is still exactly `old` at this version, its inline bytes or extents become
+ * `extents`; version, size and times stay. What only the old ones named becomes garbage. result: 0; -ESTALE: the content has changed, or an object of it was
+ * collected, nothing happened; -ENOENT: the inode is gone. New objects that no item could use are the caller's to delete.
+ * All items of a call are one transaction, each with its own result as above. */
+struct kfs_meta_swap {
+    kfs_ino_t ino;
+    uint64_t version;
+    const struct kfs_content *old;
+    const struct kfs_extent *extents; /* the whole new map: sorted, not overlapping, no holes listed */
+    size_t extent_count;
+    const uint64_t *objects, *object_bytes; /* new ones among the objects of `extents`, as in a delta */
+    size_t object_count;
+    int result;
+    struct kfs_err err;
+};
+void kfs_meta_content_swap(struct kfs_meta *m, struct kfs_meta_swap *swaps, size_t count);
+
+/* Object ids: unique for ever in the volume, never 0; rising; reserved in blocks, so gaps are normal. */
 int kfs_meta_object_id(struct kfs_meta *m, uint64_t *ret_id, struct kfs_err *err);
 
-/* Objects that nothing names any more and that were so at least `grace_s` ago. Returns how many ids were written (<= cap). */
-int kfs_meta_garbage_list(struct kfs_meta *m, int64_t grace_s, uint64_t *ids, size_t cap, struct kfs_err *err);
+/* Objects in use with an id above `after`, in order of id. How many were written (<= cap); 0: no more. */
+struct kfs_meta_object {
+    uint64_t id;
+    uint64_t bytes; /* stored size */
+    uint64_t plain; /* bytes that commits ever named in it */
+    uint64_t live;  /* bytes that extents name now */
+    uint64_t refs;  /* extents that name it */
+};
+int kfs_meta_objects(struct kfs_meta *m, uint64_t after, struct kfs_meta_object *ret, size_t cap, struct kfs_err *err);
+
+/* Objects that nothing names any more and that were so at least `grace_s` ago, in order of id, behind `after`. How many were written (<= cap). */
+struct kfs_meta_garbage {
+    uint64_t id, bytes;
+    int64_t since_s;
+    bool doomed;
+};
+int kfs_meta_garbage_list(struct kfs_meta *m, int64_t grace_s, uint64_t after, struct kfs_meta_garbage *ret, size_t cap, struct kfs_err *err);
+int kfs_meta_garbage_sum(struct kfs_meta *m, int64_t grace_s, uint64_t *ret_count, uint64_t *ret_bytes, struct kfs_err *err);
+/* These are about to be deleted from the store: from now on no commit can take them back (-ESTALE). Ids that are garbage no longer are taken out of `ids`;
+ * returns how many are left. Durable on return: a power cut must not bring back the extents that named them. */
+int kfs_meta_garbage_doom(struct kfs_meta *m, uint64_t *ids, size_t count, struct kfs_err *err);
+/* They are deleted. */
 int kfs_meta_garbage_forget(struct kfs_meta *m, const uint64_t *ids, size_t count, struct kfs_err *err);
+
 /* Is this object named by an extent or by the garbage list? 1, 0 or -errno. For finding objects that a crash left behind. */
 int kfs_meta_object_known(struct kfs_meta *m, uint64_t id, struct kfs_err *err);
+/* Ids in [*from, to) that are not known and were not deleted lately: what a crash may have left in the store. Returns how many were written (<= cap) and
+ * moves *from behind what was looked at; *from == to: that was all. */
+int kfs_meta_object_gaps(struct kfs_meta *m, uint64_t *from, uint64_t to, uint64_t *ids, size_t cap, struct kfs_err *err);
 
 /* Inodes with nlink 0. purge deletes one (its objects become garbage); -EBUSY if it has got a name again. */
 int kfs_meta_orphan_list(struct kfs_meta *m, kfs_ino_t *inos, size_t cap, struct kfs_err *err);

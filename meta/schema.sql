@@ -1,4 +1,4 @@
--- The tables of a KFS volume, schema 1.
+-- The tables of a KFS volume, schema 2.
 --
 -- SQL of the common subset (meta/db.h): no foreign keys, no triggers, no generated keys; the code keeps the tables in step, one transaction a call.
 -- INTEGER has 64 bits; NAME is up to 255 bytes, TEXT up to 1024, BLOB any number. Names, symlink targets and xattr values are bytes, not text: they are compared byte by byte and need not be UTF-8.
@@ -96,17 +96,29 @@ CREATE TABLE extent (
     PRIMARY KEY (ino, off)
 ) WITHOUT ROWID;
 
--- Objects in use. refs = number of extent rows that name it; a row whose refs reach 0 moves to garbage in the same transaction.
+-- Objects in use. Several inodes may name one object (a pack). A row whose refs reach 0 moves to garbage in the same transaction.
 CREATE TABLE object (
     id    INTEGER PRIMARY KEY,
     bytes INTEGER NOT NULL, -- stored size
-    refs  INTEGER NOT NULL
+    plain INTEGER NOT NULL, -- plain bytes that commits ever named in it: what it was made for
+    live  INTEGER NOT NULL, -- plain bytes that extent rows name now: sum of their len
+    refs  INTEGER NOT NULL  -- number of extent rows that name it
 );
 
--- Objects that nothing names any more, to be deleted from the store some time after `since` (seconds).
+-- Objects that nothing names any more, to be deleted from the store some time after `since` (seconds). doomed = 1: that is under way, so no commit can
+-- take the object back.
 CREATE TABLE garbage (
-    id    INTEGER PRIMARY KEY,
-    since INTEGER NOT NULL
+    id     INTEGER PRIMARY KEY,
+    since  INTEGER NOT NULL,
+    doomed INTEGER NOT NULL,
+    bytes  INTEGER NOT NULL,
+    plain  INTEGER NOT NULL
+);
+
+-- Objects that were deleted from the store less than a day ago: a commit that was long under way cannot name one of them.
+CREATE TABLE collected (
+    id   INTEGER PRIMARY KEY,
+    at_s INTEGER NOT NULL
 );
 
 -- The last changing operation of each client that succeeded, for requests that are sent again. Failed ones are not kept: nothing happened, so they

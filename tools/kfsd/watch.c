@@ -132,15 +132,19 @@ static int check_object(void *arg, uint64_t object, uint64_t bytes)
 
 static void collect(struct kfsd_vol *v)
 {
-    uint64_t ids[256];
-    for (;;) {
-        int n = kfs_meta_garbage_list(v->meta, KFSD_GC_GRACE_S, ids, sizeof ids / sizeof *ids, NULL);
+    struct kfs_meta_garbage g[256];
+    uint64_t ids[256], after = 0;
+    while (!atomic_load(&v->stop)) {
+        int n = kfs_meta_garbage_list(v->meta, KFSD_GC_GRACE_S, after, g, sizeof g / sizeof *g, NULL);
+        for (int i = 0; i < n; i++)
+            after = ids[i] = g[i].id;
+        n = n > 0 ? kfs_meta_garbage_doom(v->meta, ids, (size_t)n, NULL) : n;
         size_t done = 0;
         for (int i = 0; i < n && !atomic_load(&v->stop); i++)
             if (kfs_store_delete(v->store, ids[i], NULL) == 0)
                 ids[done++] = ids[i];
         KFS_FAULT("gc.deleted");
-        if (done == 0 || kfs_meta_garbage_forget(v->meta, ids, done, NULL) < 0 || done < sizeof ids / sizeof *ids)
+        if (done == 0 || kfs_meta_garbage_forget(v->meta, ids, done, NULL) < 0)
             return;
     }
 }

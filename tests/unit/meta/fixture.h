@@ -126,7 +126,9 @@ __attribute__((unused)) static int fx_rules(struct kfs_db *db)
         "SELECT * FROM inline WHERE ino IN (SELECT ino FROM extent)",
         /* (5) objects */
         "SELECT * FROM object o WHERE refs = 0 OR refs <> (SELECT count(*) FROM extent e WHERE e.object=o.id)",
+        "SELECT * FROM object o WHERE live <> (SELECT sum(len) FROM extent e WHERE e.object=o.id) OR plain < live",
         "SELECT * FROM extent WHERE object NOT IN (SELECT id FROM object)",
+        "SELECT * FROM collected WHERE id IN (SELECT id FROM object UNION ALL SELECT id FROM garbage)",
         "SELECT * FROM garbage WHERE id IN (SELECT id FROM object)",
         /* left-overs */
         "SELECT * FROM symlink s LEFT JOIN inode i ON i.ino=s.ino WHERE i.ino IS NULL OR i.size <> length(s.target)",

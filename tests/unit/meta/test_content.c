@@ -19,13 +19,10 @@ static int known(uint64_t object)
 
 static bool is_garbage(uint64_t object)
 {
-    static uint64_t ids[20000];
-    int n = kfs_meta_garbage_list(fx_m, 0, ids, 20000, &fx_err);
+    struct kfs_meta_garbage g;
+    int n = kfs_meta_garbage_list(fx_m, 0, object - 1, &g, 1, &fx_err);
     ASSERT_OK(n, fx_err);
-    for (int i = 0; i < n; i++)
-        if (ids[i] == object)
-            return true;
-    return false;
+    return n == 1 && g.id == object;
 }
 
 static struct kfs_attr commit_inline(kfs_ino_t ino, const char *text)
@@ -148,7 +145,7 @@ TEST(content_commit_refuses)
     x.off = 1;
     ASSERT_EQ(commit_extents(f, 100, &x, 1, o), -EINVAL);
     x.off = 0;
-    x.object_off = UINT64_MAX;
+    x.object_off = 1ULL << 63;
     ASSERT_EQ(commit_extents(f, 100, &x, 1, o), -EINVAL);
     x.object_off = 0;
     x.len = 0;
@@ -207,18 +204,24 @@ TEST(content_split_and_shared_object)
 
 TEST(content_garbage_waits_for_its_grace)
 {
-    uint64_t ids[4];
+    struct kfs_meta_garbage g[4];
+    uint64_t count, bytes;
     fx_fresh();
     kfs_ino_t f = fx_make(1, "f", S_IFREG | 0644);
     uint64_t o = new_object();
     struct kfs_extent x = {.off = 0, .len = 100, .object = o};
     ASSERT_OK(commit_extents(f, 100, &x, 1, o), fx_err);
     ASSERT_EQ(fx_unlink(NULL, 1, "f", false), 0);
-    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, ids, 4, &fx_err), 0); /* an orphan's content lives */
+    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, 0, g, 4, &fx_err), 0); /* an orphan's content lives */
     ASSERT_OK(kfs_meta_orphan_purge(fx_m, f, &fx_err), fx_err);
-    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 3600, ids, 4, &fx_err), 0);
-    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, ids, 4, &fx_err), 1);
-    ASSERT_EQ(ids[0], o);
+    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 3600, 0, g, 4, &fx_err), 0);
+    ASSERT_OK(kfs_meta_garbage_sum(fx_m, 3600, &count, &bytes, &fx_err), fx_err);
+    ASSERT_EQ(count + bytes, 0);
+    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, 0, g, 4, &fx_err), 1);
+    ASSERT(g[0].id == o && g[0].bytes == 12345 && !g[0].doomed && g[0].since_s > 1500000000);
+    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, o, g, 4, &fx_err), 0); /* behind it */
+    ASSERT_OK(kfs_meta_garbage_sum(fx_m, 0, &count, &bytes, &fx_err), fx_err);
+    ASSERT(count == 1 && bytes == 12345);
     fx_check();
 }
 
@@ -305,7 +308,8 @@ static void random_step(kfs_ino_t ino, struct model *m, unsigned *seed, uint64_t
 
 TEST(content_random_deltas_against_a_model)
 {
-    static uint64_t made[4000], garbage[4000];
+    static uint64_t made[4000];
+    static struct kfs_meta_garbage garbage[4000];
     size_t made_count = 0;
     unsigned seed = 42;
     kfs_ino_t inos[FILES];
@@ -325,14 +329,14 @@ TEST(content_random_deltas_against_a_model)
             fx_check();
     }
     /* An object is garbage exactly if no unit of any model names it. */
-    int n = kfs_meta_garbage_list(fx_m, 0, garbage, 4000, &fx_err);
+    int n = kfs_meta_garbage_list(fx_m, 0, 0, garbage, 4000, &fx_err);
     size_t g = 0;
     for (size_t k = 0; k < made_count; k++) {
         bool used = false;
         for (int i = 0; i < FILES; i++)
             for (unsigned u = 0; u < UNITS; u++)
                 used |= models[i].object[u] == made[k];
-        bool listed = g < (size_t)n && garbage[g] == made[k]; /* both rise */
+        bool listed = g < (size_t)n && garbage[g].id == made[k]; /* both rise */
         g += listed;
         ASSERT_EQ(listed, !used);
         ASSERT_EQ(known(made[k]), 1);
@@ -345,9 +349,9 @@ TEST(content_random_deltas_against_a_model)
         ASSERT_EQ(fx_unlink(NULL, 1, name, false), 0);
         ASSERT_OK(kfs_meta_orphan_purge(fx_m, inos[i], &fx_err), fx_err);
     }
-    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, garbage, 4000, &fx_err), made_count);
-    ASSERT_OK(kfs_meta_garbage_forget(fx_m, garbage, made_count, &fx_err), fx_err);
-    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, garbage, 4000, &fx_err), 0);
+    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, 0, garbage, 4000, &fx_err), made_count);
+    ASSERT_OK(kfs_meta_garbage_forget(fx_m, made, made_count, &fx_err), fx_err);
+    ASSERT_EQ(kfs_meta_garbage_list(fx_m, 0, 0, garbage, 4000, &fx_err), 0);
     fx_check();
 }
 

@@ -118,7 +118,7 @@ TEST(volume_open_of_a_newer_schema)
     ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), -ENOTSUP);
     raw("DELETE FROM volume"); /* on a server that is how a format looks which was cut off */
     ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), fx_server() ? -ENOENT : -EIO);
-    raw("INSERT INTO volume VALUES(1,1,'i','n','s',5); DELETE FROM inode");
+    raw("INSERT INTO volume VALUES(1,2,'i','n','s',5); DELETE FROM inode");
     ASSERT_EQ(kfs_meta_open(fx_path, &m, &fx_err), -EIO);
     ASSERT(strstr(fx_err.msg, "root directory is missing") != NULL);
 }
