@@ -4,6 +4,7 @@
  * reading it: its heartbeat has stopped, so it is not believed any more.
  */
 #include "preload/shim.h"
+#include "base/pure/arrival.h"
 #include "base/pure/sys.h"
 #include <string.h>
 #include <sys/mman.h>
@@ -45,6 +46,7 @@ static void take_segment(struct kfs_vol *v, const struct kfs_wire_hello *h, int 
     }
     v->dev = h->dev;
     v->flags = h->flags;
+    v->standin_tag = memchr(h->volume_id, 0, sizeof h->volume_id) ? kfs_standin_volume(h->volume_id) : 0;
     if (kfs_sys_fstatat(KFS_SYS_FDCWD, v->m.cache_dir, &st, 0) == 0)
         v->cache_dev = st.st_dev;
     else

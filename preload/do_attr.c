@@ -50,7 +50,8 @@ long kfs_pre_attr_at(struct kfs_loc *loc, bool follow, struct kfs_attr *ret)
 /* Attributes of an open descriptor. An inode that is open for writing somewhere: size, blocks and mtime are the kernel's, which st holds. */
 static long attr_fd(const struct kfs_fdinfo *i, const struct stat *st, struct kfs_attr *ret)
 {
-    if (!kfs_pre_attr(i->vol, i->ino, ret)) {
+    /* A stand-in's descriptor says nothing of the file: kfsd knows all. */
+    if (!kfs_pre_attr(i->vol, i->ino, ret) || (i->standin && (ret->flags & KFS_ATTR_LIVE))) {
         struct kfs_call c;
         call_init(&c, KFS_OP_LOOKUP);
         c.req.ino = i->ino;
@@ -65,7 +66,7 @@ static long attr_fd(const struct kfs_fdinfo *i, const struct stat *st, struct kf
     } else {
         kfs_pre_count(KFS_TIER_SHM);
     }
-    if (!S_ISREG(ret->mode) || !(i->writer || (ret->flags & KFS_ATTR_LIVE)))
+    if (!S_ISREG(ret->mode) || i->standin || !(i->writer || (ret->flags & KFS_ATTR_LIVE)))
         return 0;
     ret->size_bytes = (uint64_t)st->st_size;
     ret->blocks = (uint64_t)st->st_blocks;

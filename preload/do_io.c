@@ -2,6 +2,7 @@
 #include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
+#include "preload/standin.h"
 #include "base/pure/sys.h"
 #include <aio.h>
 #include <dirent.h>
@@ -98,7 +99,7 @@ static long open_clean(struct kfs_vol *v, const struct kfs_attr *a, int flags)
         fd = kfs_sys_openat(KFS_SYS_FDCWD, name, flags & ~(O_NOFOLLOW | O_NOATIME), 0);
     if (fd < 0)
         return fd;
-    struct kfs_fdinfo i = {v, a->ino, v->cache_dev, a->cache_ino, KFS_FD_FILE, false};
+    struct kfs_fdinfo i = {.vol = v, .ino = a->ino, .dev = v->cache_dev, .cache_ino = a->cache_ino, .kind = KFS_FD_FILE};
     kfs_pre_fd_set((int)fd, &i);
     kfs_pre_count(KFS_TIER_KERNEL);
     return fd;
@@ -161,6 +162,19 @@ static bool slash_at_end(const char *rel)
     return n && rel[n - 1] == '/';
 }
 
+/* Its link says what it stands for. */
+static long open_standin(int fd)
+{
+    struct kfs_fdinfo i;
+    kfs_pre_fd_unknown(fd);
+    long r = kfs_pre_fd_look_standin(fd, &i) ? kfs_pre_standin_opened(fd, &i) : -EIO;
+    if (r < 0) {
+        kfs_pre_fd_unknown(fd);
+        kfs_sys_close(fd);
+    }
+    return r < 0 ? r : fd;
+}
+
 static long open_done(struct kfs_loc *loc, struct kfs_call *c, int flags)
 {
     int fd = c->fds[0];
@@ -183,7 +197,9 @@ static long open_done(struct kfs_loc *loc, struct kfs_call *c, int flags)
         kfs_sys_fcntl(fd, F_SETFD, 0);
     if ((c->rep.value & KFS_OPEN_DIR) && !(flags & O_PATH) && (flags & (O_APPEND | O_NONBLOCK)))
         kfs_sys_fcntl(fd, F_SETFL, flags & (O_APPEND | O_NONBLOCK));
-    struct kfs_fdinfo i = {loc->vol, c->rep.attr.ino, c->rep.dev, c->rep.cache_ino, KFS_FD_FILE, false};
+    if (c->rep.value & KFS_OPEN_STANDIN)
+        return open_standin(fd);
+    struct kfs_fdinfo i = {.vol = loc->vol, .ino = c->rep.attr.ino, .dev = c->rep.dev, .cache_ino = c->rep.cache_ino};
     i.kind = c->rep.value & KFS_OPEN_DIR ? KFS_FD_DIR : KFS_FD_FILE;
     i.writer = c->rep.value & KFS_OPEN_WRITER;
     kfs_pre_fd_set(fd, &i);
@@ -232,7 +248,7 @@ long kfs_pre_open(int dirfd, const char *path, int flags, uint32_t mode)
     bool last = !(flags & O_NOFOLLOW) && (flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
     int w = last ? kfs_pre_where(dirfd, path, &loc) : kfs_pre_where_nofollow(dirfd, path, &loc);
     if (w == KFS_OURS) {
-        long r = kfs_pre_open_loc(&loc, flags, mode, 0);
+        long r = kfs_pre_open_loc(&loc, flags, mode, kfs_pre_standin_may(flags) ? KFS_WIRE_STANDIN : 0);
         if (r != KFS_PRE_GO_HOST)
             return r;
         w = KFS_HOST_AT;
@@ -281,6 +297,7 @@ long kfs_pre_before_close(int fd)
 int kfs_do_close(int fd)
 {
     long r = kfs_pre_before_close(fd);
+    kfs_pre_standin_closed(fd);
     kfs_pre_fd_not(fd);
     int c = kfs_real.close(fd);
     return r < 0 ? (int)kfs_pre_ret(r) : c;
@@ -301,8 +318,10 @@ int kfs_do_dup(int fd)
 /* Before `to` is replaced by `from`: commit what it writes. */
 static void replaced(int from, int to)
 {
-    if (from != to && kfs_pre_fd_maybe(to) && kfs_sys_fcntl(from, F_GETFD, 0) >= 0)
-        (void)kfs_pre_before_close(to); /* an error cannot be told here: kfsd logs it */
+    if (from == to || !kfs_pre_fd_maybe(to) || kfs_sys_fcntl(from, F_GETFD, 0) < 0)
+        return;
+    (void)kfs_pre_before_close(to); /* an error cannot be told here: kfsd logs it */
+    kfs_pre_standin_closed(to);
 }
 
 static void replaced_by(int from, int to)
@@ -334,15 +353,39 @@ int kfs_do_dup3(int from, int to, int flags)
     return r;
 }
 
+/* What needs more than a stand-in. */
+static bool fcntl_settles(int cmd)
+{
+    switch (cmd) {
+    case F_GETLK:
+    case F_SETLK:
+    case F_SETLKW:
+    case F_OFD_GETLK:
+    case F_OFD_SETLK:
+    case F_OFD_SETLKW:
+    case F_SETLEASE:
+    case F_GETLEASE:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int kfs_do_fcntl(int fd, int cmd, void *arg)
 {
     struct kfs_fdinfo i;
+    if (fcntl_settles(cmd)) {
+        long s = kfs_pre_settle(fd);
+        return s < 0 ? (int)kfs_pre_ret(s) : kfs_real.fcntl(fd, cmd, arg);
+    }
     bool dups = (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC) && kfs_pre_fd(fd, &i);
     int r = kfs_real.fcntl(fd, cmd, arg);
     if (r >= 0 && dups)
         kfs_pre_fd_dup(fd, r);
     else if (r >= 0 && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))
         kfs_pre_fd_not(r);
+    if (cmd == F_GETFL && r >= 0 && (r & O_ACCMODE) == O_ACCMODE && kfs_pre_fd_look_standin(fd, &i))
+        r &= ~O_ACCMODE; /* as it was opened: for reading */
     return r;
 }
 
@@ -364,6 +407,7 @@ static void range_before(unsigned first, unsigned last)
         }
         if (kfs_pre_fd_states[fd] && kfs_pre_fd_maybe((int)fd)) {
             (void)kfs_pre_before_close((int)fd);
+            kfs_pre_standin_closed((int)fd);
             kfs_pre_fd_unknown((int)fd);
         }
     }

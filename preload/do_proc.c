@@ -15,6 +15,7 @@
 #include "preload/guard.h"
 #include "preload/real.h"
 #include "preload/shim.h"
+#include "preload/standin.h"
 #include "base/pure/sys.h"
 #include <elf.h>
 #include <fcntl.h>
@@ -647,6 +648,66 @@ static void lib_choose(struct repair *need, int fd, int dirfd, const char *path)
     }
 }
 
+/* --- files that are still arriving ----------------------------------------------------------------------------------------------- */
+
+/* Does a note of the program, open as fd, say that it was made by Go? Its reads do not go through libc. */
+static bool is_go(int fd, const Elf64_Phdr *note)
+{
+    struct {
+        Elf64_Nhdr head;
+        char name[4];
+    } n;
+    return note->p_filesz >= sizeof n && kfs_sys_pread(fd, &n, sizeof n, (long)note->p_offset) == sizeof n && n.head.n_namesz == 4 &&
+           memcmp(n.name, "Go\0", 4) == 0;
+}
+
+/* May its privileges be raised? Then ld.so ignores LD_PRELOAD. */
+static bool is_raised(int fd)
+{
+    struct stat st;
+    char cap[64];
+    return kfs_sys_fstat(fd, &st) < 0 || (st.st_mode & (S_ISUID | S_ISGID)) ||
+           kfs_sys4(SYS_fgetxattr, fd, (long)"security.capability", (long)cap, sizeof cap) > 0;
+}
+
+/* Will the program have this library, and read through it? kind: of its loader. */
+static bool reads_by_us(int fd, int kind)
+{
+    Elf64_Ehdr eh;
+    bool lib = own.lib && (lib_kind(own.lib, strlen(own.lib)) == 1 + kind || other_exists());
+    if (!lib || is_raised(fd) || kfs_sys_pread(fd, &eh, sizeof eh, 0) != sizeof eh)
+        return false;
+    for (unsigned i = 0; i < eh.e_phnum; i++) {
+        Elf64_Phdr ph;
+        if (kfs_sys_pread(fd, &ph, sizeof ph, (long)(eh.e_phoff + i * sizeof ph)) != sizeof ph || (ph.p_type == PT_NOTE && is_go(fd, &ph)))
+            return false;
+    }
+    return true;
+}
+
+static bool program_reads_by_us(int fd, int dirfd, const char *path)
+{
+    char next[LINE_BYTES];
+    long at = fd >= 0 ? kfs_sys_fcntl(fd, F_DUPFD_CLOEXEC, 3) : kfs_sys_openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+    for (int depth = 0; at >= 0 && depth <= NEST_MAX; depth++) {
+        int kind = loader_look((int)at, next);
+        bool yes = (kind == 0 || kind == 1) && reads_by_us((int)at, kind);
+        kfs_sys_close((int)at);
+        if (kind != 2)
+            return yes;
+        at = kfs_sys_openat(AT_FDCWD, next, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+    }
+    return false;
+}
+
+/* A program that cannot read them gets no stand-ins. 0 or -errno. only_kept: those that are close-on-exec do not matter. */
+static long standins_leave(int fd, int dirfd, const char *path, bool only_kept)
+{
+    if (!kfs_pre_standin_seen || kfs_pre_fd_standin_next(0) < 0 || program_reads_by_us(fd, dirfd, path))
+        return 0;
+    return kfs_pre_settle_all(only_kept);
+}
+
 /* --- executing ------------------------------------------------------------------------------------------------------------------ */
 
 static size_t args_count(char *const argv[])
@@ -690,6 +751,9 @@ static void plan_env(const struct plan *p, const char *path, struct repair *need
 static long plan_exec(const struct plan *p, char *const argv[], char *const envp[], struct repair *need)
 {
     lib_choose(need, p->fd, AT_FDCWD, p->file);
+    long left = standins_leave(p->fd, AT_FDCWD, p->file, true);
+    if (left < 0)
+        return left;
     size_t bytes = args_bytes(p, argv), env_bytes = env_room(need);
     void *room = ROOM_GET(bytes);
     void *env_mem = env_bytes ? ROOM_GET(env_bytes) : NULL;
@@ -718,6 +782,9 @@ static long host_exec(enum how how, int dirfd, const char *path, char *const arg
                       int flags, struct repair *need)
 {
     lib_choose(need, how == HOW_FD ? dirfd : -1, dirfd, path);
+    long left = standins_leave(how == HOW_FD ? dirfd : -1, dirfd, path, true);
+    if (left < 0)
+        return left;
     size_t bytes = env_room(need);
     void *mem = bytes ? ROOM_GET(bytes) : NULL;
     if (bytes && !mem)
@@ -1140,6 +1207,9 @@ typedef int (*spawn_fn)(pid_t *, const char *, const void *, const void *, char 
 static int host_spawn(spawn_fn fn, const struct spawn *s, const char *path, struct repair *need)
 {
     lib_choose(need, -1, AT_FDCWD, path);
+    long left = standins_leave(-1, AT_FDCWD, path, s->fa == NULL);
+    if (left < 0)
+        return (int)-left;
     size_t bytes = env_room(need);
     void *mem = bytes ? ROOM_GET(bytes) : NULL;
     if (bytes && !mem)
@@ -1152,6 +1222,9 @@ static int host_spawn(spawn_fn fn, const struct spawn *s, const char *path, stru
 static int plan_spawn(struct plan *p, const struct spawn *s, struct repair *need)
 {
     lib_choose(need, p->fd, AT_FDCWD, p->file);
+    long left = standins_leave(p->fd, AT_FDCWD, p->file, s->fa == NULL);
+    if (left < 0)
+        return (int)-left;
     size_t bytes = args_bytes(p, s->argv), env_bytes = env_room(need);
     void *room = ROOM_GET(bytes);
     void *env_mem = env_bytes ? ROOM_GET(env_bytes) : NULL;
@@ -1225,7 +1298,7 @@ static int spawn_search(const struct spawn *s, const char *file, struct repair *
     int err = ENOENT;
     if (strchr(file, '/') || !*file)
         return spawn_path(s, file, need);
-    if (!path_maybe(path) && !kfs_libs_maybe(need->libpath) && !other_exists())
+    if (!path_maybe(path) && !kfs_libs_maybe(need->libpath) && !other_exists() && !kfs_pre_standin_seen)
         return host_spawn(kfs_real.posix_spawnp, s, file, need);
     while (path_next(&path, file, name))
         if (spawn_found(name, &err))
@@ -1271,6 +1344,7 @@ static size_t shell_room(struct repair *need)
 {
     if (!kfs_pre_vol_count || kfs_pre_in_vfork)
         return 0;
+    (void)standins_leave(-1, AT_FDCWD, "/bin/sh", true);
     env_check(environ, need);
     lib_choose(need, -1, AT_FDCWD, "/bin/sh");
     return need->lib == own.lib ? 0 : env_room(need);

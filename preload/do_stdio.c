@@ -98,7 +98,7 @@ static FILE *open_loc(struct kfs_loc *loc, const char *text)
         errno = (int)-fd;
         return NULL;
     }
-    FILE *f = m.ccs ? stream_ccs((int)fd, &m) : fdopen((int)fd, m.text);
+    FILE *f = m.ccs ? stream_ccs((int)fd, &m) : kfs_real.fdopen((int)fd, m.text);
     if (!f || m.ccs) {
         int saved = errno;
         fd_drop((int)fd);

@@ -8,6 +8,7 @@
 #include "preload/inline.h"
 #include "preload/real.h"
 #include "preload/shim.h"
+#include "preload/standin.h"
 #include "base/pure/sys.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -40,6 +41,7 @@
 
 /* Newer than many headers; the same numbers on all architectures. */
 enum {
+    NR_io_uring_setup = 425,
     NR_open_tree = 428,
     NR_move_mount = 429,
     NR_fspick = 433,
@@ -361,10 +363,23 @@ static bool sys_fd(long n, const long a[6], long *ret)
     }
 }
 
+/* A ring, or a queue of libaio's: what goes through it is not seen. */
+static long no_standins(long n, const long a[6])
+{
+    long r;
+    kfs_pre_standin_never();
+    r = kfs_pre_settle_all(false);
+    return r < 0 ? kfs_pre_ret(r) : straight(n, a);
+}
+
 /* Process-wide state, and what makes or takes descriptors unseen. */
 static bool sys_other(long n, const long a[6], long *ret)
 {
     switch (n) {
+    case SYS_io_setup:
+    case NR_io_uring_setup:
+        *ret = no_standins(n, a);
+        return true;
     case SYS_close_range:
         *ret = kfs_do_close_range((unsigned)a[0], (unsigned)a[1], I(2));
         return true;
@@ -437,7 +452,7 @@ static bool sys_other(long n, const long a[6], long *ret)
 
 /* --- which are ours ------------------------------------------------------------------------------------------------------------- */
 
-enum sort { SORT_KERNELS, SORT_AT, SORT_NAMES2, SORT_FD, SORT_PATH, SORT_OTHER };
+enum sort { SORT_KERNELS, SORT_AT, SORT_NAMES2, SORT_FD, SORT_PATH, SORT_OTHER, SORT_STANDIN };
 
 static enum sort sort_of(long n)
 {
@@ -562,9 +577,91 @@ static enum sort sort_of(long n)
     case SYS_getsockname:
     case SYS_getpeername:
     case SYS_pidfd_getfd:
+    case SYS_io_setup:
+    case NR_io_uring_setup:
         return SORT_OTHER;
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_readv:
+    case SYS_preadv:
+    case SYS_preadv2:
+    case SYS_lseek:
+    case SYS_mmap:
+    case SYS_sendfile:
+    case SYS_splice:
+    case SYS_copy_file_range:
+    case SYS_flock:
+    case SYS_ioctl:
+    case SYS_readahead:
+    case SYS_sendmsg:
+    case SYS_sendmmsg:
+        return SORT_STANDIN;
     default:
         return SORT_KERNELS;
+    }
+}
+
+/* The descriptor that may be a stand-in. */
+static int standin_fd(long n, const long a[6])
+{
+    return I(n == SYS_mmap ? 4 : n == SYS_sendfile ? 1 : 0);
+}
+
+/* Calls that are the kernel's, but for a file that is still arriving. */
+static bool sys_standin(long n, const long a[6], long *ret)
+{
+    if (n == SYS_sendmsg || n == SYS_sendmmsg) {
+        if (!kfs_pre_standin_seen)
+            return false;
+        *ret = n == SYS_sendmsg ? kfs_do_sendmsg(I(0), (const struct msghdr *)a[1], I(2)) : kfs_do_sendmmsg(I(0), (struct mmsghdr *)a[1], (unsigned)a[2], I(3));
+        return true;
+    }
+    int fd = standin_fd(n, a);
+    unsigned state = (unsigned)fd < KFS_FD_NUMBERS ? kfs_pre_fd_states[fd] : KFS_FD_STATE_UNKNOWN + 1;
+    if (state != KFS_FD_STATE_STANDIN && !(n == SYS_lseek && state == KFS_FD_STATE_UNKNOWN))
+        return false;
+    switch (n) {
+    case SYS_read:
+        *ret = kfs_do_read(fd, P(1), (size_t)a[2]);
+        return true;
+    case SYS_pread64:
+        *ret = kfs_do_pread(fd, P(1), (size_t)a[2], a[3]);
+        return true;
+    case SYS_readv:
+        *ret = kfs_do_readv(fd, (const struct iovec *)a[1], I(2));
+        return true;
+    case SYS_preadv: /* the offset's upper half is nothing on these architectures */
+        *ret = kfs_do_preadv(fd, (const struct iovec *)a[1], I(2), a[3]);
+        return true;
+    case SYS_preadv2:
+        *ret = kfs_do_preadv2(fd, (const struct iovec *)a[1], I(2), a[3], I(5));
+        return true;
+    case SYS_lseek:
+        *ret = kfs_do_lseek(fd, a[1], I(2));
+        return true;
+    case SYS_mmap:
+        *ret = (long)kfs_do_mmap(P(0), (size_t)a[1], I(2), I(3), fd, a[5]);
+        return true;
+    case SYS_sendfile:
+        *ret = kfs_do_sendfile(I(0), fd, (off_t *)a[2], (size_t)a[3]);
+        return true;
+    case SYS_splice:
+        *ret = kfs_do_splice(fd, (off_t *)a[1], I(2), (off_t *)a[3], (size_t)a[4], (unsigned)a[5]);
+        return true;
+    case SYS_copy_file_range:
+        *ret = kfs_do_copy_file_range(fd, (off_t *)a[1], I(2), (off_t *)a[3], (size_t)a[4], (unsigned)a[5]);
+        return true;
+    case SYS_flock:
+        *ret = kfs_do_flock(fd, I(1));
+        return true;
+    case SYS_ioctl:
+        *ret = kfs_do_ioctl(fd, (unsigned long)a[1], P(2));
+        return true;
+    case SYS_readahead:
+        *ret = kfs_do_readahead(fd, a[1], (size_t)a[2]);
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -581,6 +678,8 @@ static bool served(long n, const long a[6], bool late, long *ret)
         return !late && sys_fd(n, a, ret);
     case SORT_OTHER:
         return !late && sys_other(n, a, ret);
+    case SORT_STANDIN:
+        return !late && sys_standin(n, a, ret);
     default:
         return false;
     }
@@ -605,6 +704,9 @@ long kfs_do_syscall(long number, const long a[6])
             errno = ENOENT;
         kfs_pre_late_end();
     }
+    bool odd = ret == -1 && (errno == EBADF || errno == EINVAL || errno == EACCES) && kfs_pre_vol_count && sort_of(number) == SORT_STANDIN;
+    if (KFS_UNLIKELY(odd) && kfs_pre_standin_late(standin_fd(number, a)))
+        (void)served(number, a, false, &ret);
     return ret;
 }
 

@@ -38,6 +38,8 @@ void __chk_fail(void) __attribute__((noreturn));
 #define KFS_O_DIRECTORY_BIT 0200000
 #endif
 #define KFS_REALPATH_MAX 4096
+#define KFS_F_GETFL 3
+#define KFS_MAP_FAILED ((void *)-1)
 
 #define KFS_EXPORT __attribute__((visibility("default")))
 #define KFS_UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -47,7 +49,7 @@ void __chk_fail(void) __attribute__((noreturn));
             kfs_pre_init();                                                                        \
     } while (0)
 
-/* Keys of calls.def: the quick test, and what to try after ENOENT. */
+/* Keys of calls.def: the quick test, and what to try after a failure that may be ours. */
 #define TEST_PATH(p) kfs_pre_maybe(KFS_AT_FDCWD, (p))
 #define TEST_LPATH(p) TEST_PATH(p)
 #define TEST_TPATH(p) TEST_PATH(p)
@@ -57,20 +59,30 @@ void __chk_fail(void) __attribute__((noreturn));
 #define TEST_AT2(d1, p1, d2, p2) (TEST_AT(d1, p1) || TEST_AT(d2, p2))
 #define TEST_FD(fd) kfs_pre_fd_maybe(fd)
 #define TEST_FD2(a, b) (kfs_pre_fd_maybe(a) || kfs_pre_fd_maybe(b))
+#define TEST_SFD(fd) ((unsigned)(fd) < KFS_FD_NUMBERS && kfs_pre_fd_states[fd] == KFS_FD_STATE_STANDIN)
+#define TEST_UFD(fd) ((unsigned)(fd) < KFS_FD_NUMBERS && (kfs_pre_fd_states[fd] == KFS_FD_STATE_STANDIN || kfs_pre_fd_states[fd] == KFS_FD_STATE_UNKNOWN))
+#define TEST_SEEN() KFS_UNLIKELY(kfs_pre_standin_seen)
 #define TEST_ALWAYS true
 
-#define LATE_PATH(p) kfs_pre_late(KFS_AT_FDCWD, (p), true)
-#define LATE_LPATH(p) kfs_pre_late(KFS_AT_FDCWD, (p), false)
+#define LATE_PATH(p) (errno == ENOENT && kfs_pre_late(KFS_AT_FDCWD, (p), true))
+#define LATE_LPATH(p) (errno == ENOENT && kfs_pre_late(KFS_AT_FDCWD, (p), false))
 #define LATE_TPATH(p) false
-#define LATE_AT(d, p) kfs_pre_late((d), (p), true)
-#define LATE_LAT(d, p) kfs_pre_late((d), (p), false)
+#define LATE_AT(d, p) (errno == ENOENT && kfs_pre_late((d), (p), true))
+#define LATE_LAT(d, p) (errno == ENOENT && kfs_pre_late((d), (p), false))
 #define LATE_PATH2(a, b) (LATE_LPATH(a) || LATE_LPATH(b))
 #define LATE_AT2(d1, p1, d2, p2) (LATE_LAT(d1, p1) || LATE_LAT(d2, p2))
 #define LATE_FD(fd) false
 #define LATE_FD2(a, b) false
+#define LATE_SFD(fd) ((errno == EBADF || errno == EINVAL || errno == EACCES) && kfs_pre_standin_late(fd))
+#define LATE_UFD(fd) false
+#define LATE_SEEN() false
 #define LATE_ALWAYS false
 
-#define FAILED(r) _Generic((r), int: (long)(r) == -1, long: (long)(r) == -1, default: (long)(r) == 0)
+static inline bool failed(long r, long value)
+{
+    return r == value;
+}
+#define FAILED(r) failed((long)(r), _Generic((r), int: -1L, long: -1L, default: 0L))
 
 static inline size_t chk(size_t wanted, size_t room)
 {
@@ -120,7 +132,7 @@ static inline int x_open(const char *path, int flags, mode_t mode)
     if (KFS_UNLIKELY(TEST_PATH(path)))
         return kfs_do_open(path, flags, mode);
     int fd = kfs_real.open(path, flags, mode);
-    if (KFS_UNLIKELY(fd < 0 && errno == ENOENT && LATE_PATH(path))) {
+    if (KFS_UNLIKELY(fd < 0 && LATE_PATH(path))) {
         fd = kfs_do_open(path, flags, mode);
         kfs_pre_late_end();
         return fd;
@@ -135,7 +147,7 @@ static inline int x_openat(int dirfd, const char *path, int flags, mode_t mode)
     if (KFS_UNLIKELY(TEST_AT(dirfd, path)))
         return kfs_do_openat(dirfd, path, flags, mode);
     int fd = kfs_real.openat(dirfd, path, flags, mode);
-    if (KFS_UNLIKELY(fd < 0 && errno == ENOENT && LATE_AT(dirfd, path))) {
+    if (KFS_UNLIKELY(fd < 0 && LATE_AT(dirfd, path))) {
         fd = kfs_do_openat(dirfd, path, flags, mode);
         kfs_pre_late_end();
         return fd;
@@ -170,10 +182,67 @@ KFS_EXPORT int fcntl(int fd, int cmd, ...)
     void *arg = va_arg(ap, void *);
     va_end(ap);
     KFS_READY();
-    if (KFS_UNLIKELY((cmd == 0 || cmd == 1030) && kfs_pre_fd_maybe(fd)))
+    if (KFS_UNLIKELY((cmd == 0 || cmd == 1030 || TEST_SFD(fd)) && kfs_pre_fd_maybe(fd)))
         return kfs_do_fcntl(fd, cmd, arg);
-    return kfs_real.fcntl(fd, cmd, arg);
+    int r = kfs_real.fcntl(fd, cmd, arg);
+    bool odd = (r < 0 && errno == EBADF) || (cmd == KFS_F_GETFL && r >= 0 && (r & 3) == 3);
+    return KFS_UNLIKELY(odd) && kfs_pre_standin_late(fd) ? kfs_do_fcntl(fd, cmd, arg) : r;
 }
+
+KFS_EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+    va_list ap;
+    va_start(ap, request);
+    void *arg = va_arg(ap, void *);
+    va_end(ap);
+    KFS_READY();
+    if (KFS_UNLIKELY(TEST_SFD(fd)))
+        return kfs_do_ioctl(fd, request, arg);
+    return kfs_real.ioctl(fd, request, arg);
+}
+
+KFS_EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+    KFS_READY();
+    if (KFS_UNLIKELY(TEST_SFD(fd)))
+        return kfs_do_mmap(addr, len, prot, flags, fd, off);
+    void *r = kfs_real.mmap(addr, len, prot, flags, fd, off);
+    return KFS_UNLIKELY(r == KFS_MAP_FAILED && errno == EACCES) && kfs_pre_standin_late(fd) ? kfs_do_mmap(addr, len, prot, flags, fd, off) : r;
+}
+
+/* Streams whose descriptor is a stand-in. */
+#define SCAN(name, vname, type)                                                                    \
+    KFS_EXPORT int name(struct _IO_FILE *f, const type *format, ...)                               \
+    {                                                                                              \
+        va_list ap;                                                                                \
+        va_start(ap, format);                                                                      \
+        KFS_READY();                                                                               \
+        int r = TEST_SEEN() ? kfs_do_##vname(f, format, ap) : kfs_real.vname(f, format, ap);       \
+        va_end(ap);                                                                                \
+        return r;                                                                                  \
+    }
+#define SCAN_STDIN(name, vname, type)                                                              \
+    KFS_EXPORT int name(const type *format, ...)                                                   \
+    {                                                                                              \
+        va_list ap;                                                                                \
+        va_start(ap, format);                                                                      \
+        KFS_READY();                                                                               \
+        int r = TEST_SEEN() ? kfs_do_##vname(format, ap) : kfs_real.vname(format, ap);             \
+        va_end(ap);                                                                                \
+        return r;                                                                                  \
+    }
+SCAN(fscanf, vfscanf, char)
+SCAN(__isoc99_fscanf, __isoc99_vfscanf, char)
+SCAN(__isoc23_fscanf, __isoc23_vfscanf, char)
+SCAN(fwscanf, vfwscanf, wchar_t)
+SCAN(__isoc99_fwscanf, __isoc99_vfwscanf, wchar_t)
+SCAN(__isoc23_fwscanf, __isoc23_vfwscanf, wchar_t)
+SCAN_STDIN(scanf, vscanf, char)
+SCAN_STDIN(__isoc99_scanf, __isoc99_vscanf, char)
+SCAN_STDIN(__isoc23_scanf, __isoc23_vscanf, char)
+SCAN_STDIN(wscanf, vwscanf, wchar_t)
+SCAN_STDIN(__isoc99_wscanf, __isoc99_vwscanf, wchar_t)
+SCAN_STDIN(__isoc23_wscanf, __isoc23_vwscanf, wchar_t)
 
 KFS_EXPORT long syscall(long number, ...)
 {
@@ -253,7 +322,7 @@ KFS_EXPORT const char *__asan_default_options(void)
         if (KFS_UNLIKELY(TEST_##key))                                                              \
             return kfs_do_##name args;                                                             \
         ret r_ = kfs_real.name args;                                                               \
-        if (KFS_UNLIKELY(FAILED(r_)) && errno == ENOENT && LATE_##key) {                           \
+        if (KFS_UNLIKELY(FAILED(r_)) && LATE_##key) {                                              \
             r_ = kfs_do_##name args;                                                               \
             kfs_pre_late_end();                                                                    \
         }                                                                                          \

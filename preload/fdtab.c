@@ -4,24 +4,30 @@
  *          remembers the answer; for ours a row remembers which inode. A row is believed only while the kernel's fstat says the same (device, inode), so
  *          numbers that were closed and used again behind our back are noticed.
  * States   UNKNOWN look; HOST not ours, but perhaps a directory above a prefix; NOT not ours at all; ABOVE a host directory from which a prefix can be
- *          reached; OURS see the row.
+ *          reached; OURS see the row; STANDIN likewise, a file that is still arriving.
  * Threads  Byte and row are written without a lock: row first, byte last (release). A torn row fails the fstat check and is looked at anew.
  */
+#include "preload/real.h"
 #include "preload/shim.h"
+#include "preload/standin.h"
+#include "base/pure/arrival.h"
 #include "base/pure/sys.h"
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define FD_MAX (1 << 20) /* numbers beyond are looked at on each use */
+#define FD_MAX KFS_FD_NUMBERS /* numbers beyond are looked at on each use */
 
-enum { UNKNOWN, HOST, NOT, ABOVE, OURS };
+enum { UNKNOWN = KFS_FD_STATE_UNKNOWN, HOST, NOT, ABOVE, OURS, STANDIN = KFS_FD_STATE_STANDIN };
+static_assert(OURS < STANDIN, "states");
 
 unsigned char kfs_pre_fd_states[FD_MAX];
+int kfs_pre_standin_seen;
+static int standin_top = -1; /* no higher number is a stand-in, as far as the table knows */
 
 struct row {
-    uint64_t ino, dev, cache_ino;
+    uint64_t ino, dev, cache_ino, version, key;
     uint8_t vol, kind, writer;
 };
 static struct row *rows; /* FD_MAX of them, address space only until used */
@@ -56,7 +62,7 @@ bool kfs_pre_fd_maybe(int fd)
     if (!kfs_pre_vol_count || fd < 0)
         return false;
     int s = state_of(fd);
-    return s == UNKNOWN || s == OURS;
+    return s == UNKNOWN || s == OURS || s == STANDIN;
 }
 
 bool kfs_pre_fd_at_maybe(int fd)
@@ -67,7 +73,17 @@ bool kfs_pre_fd_at_maybe(int fd)
 bool kfs_pre_fd_reader(int fd)
 {
     const struct row *r = rows_get(false);
-    return state_of(fd) == OURS && r && !r[fd].writer;
+    int s = state_of(fd);
+    return (s == OURS && r && !r[fd].writer) || s == STANDIN;
+}
+
+/* There are stand-ins in this process, up to this number. */
+static void standin_note(int fd)
+{
+    __atomic_store_n(&kfs_pre_standin_seen, 1, __ATOMIC_RELAXED);
+    int top = __atomic_load_n(&standin_top, __ATOMIC_RELAXED);
+    while (fd > top && !__atomic_compare_exchange_n(&standin_top, &top, fd, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
 }
 
 void kfs_pre_fd_set(int fd, const struct kfs_fdinfo *i)
@@ -81,8 +97,10 @@ void kfs_pre_fd_set(int fd, const struct kfs_fdinfo *i)
         state_set(fd, UNKNOWN);
         return;
     }
-    r[fd] = (struct row){i->ino, i->dev, i->cache_ino, (uint8_t)i->vol->index, i->kind, i->writer};
-    state_set(fd, OURS);
+    r[fd] = (struct row){i->ino, i->dev, i->cache_ino, i->version, i->key, (uint8_t)i->vol->index, i->kind, i->writer};
+    if (i->standin)
+        standin_note(fd);
+    state_set(fd, i->standin ? STANDIN : OURS);
 }
 
 void kfs_pre_fd_not(int fd)
@@ -99,8 +117,10 @@ void kfs_pre_fd_dup(int from, int to)
 {
     struct row *r = rows_get(false);
     int s = state_of(from);
-    if (s == OURS && r && (unsigned)to < FD_MAX && !kfs_pre_in_vfork)
+    if ((s == OURS || s == STANDIN) && r && (unsigned)to < FD_MAX && !kfs_pre_in_vfork)
         r[to] = r[from];
+    if (s == STANDIN)
+        standin_note(to);
     state_set(to, (unsigned)from < FD_MAX ? s : UNKNOWN);
 }
 
@@ -186,6 +206,31 @@ int kfs_pre_cache_name(const char *name, size_t len, struct kfs_fdinfo *ret)
     return 0;
 }
 
+/* "/memfd:kfs-INO-VERSION-KEY (deleted)", open with access mode 3, of a volume that we have. */
+static int standin_name(int fd, const char *name, size_t len, struct kfs_fdinfo *ret)
+{
+    size_t n = sizeof KFS_STANDIN_PREFIX - 1;
+    uint64_t part[3];
+    if (len < n || memcmp(name, KFS_STANDIN_PREFIX, n) != 0)
+        return 0;
+    for (int i = 0; i < 3; i++) {
+        size_t digits = hex_get(name + n, len - n, &part[i]);
+        n += digits;
+        if (!digits || n >= len || name[n++] != "-- "[i])
+            return 0;
+    }
+    if (len - n != 9 || memcmp(name + n, "(deleted)", 9) != 0 || (kfs_sys_fcntl(fd, F_GETFL, 0) & (O_ACCMODE | O_PATH)) != O_ACCMODE)
+        return 0;
+    for (int i = 0; i < kfs_pre_vol_count; i++) {
+        struct kfs_vol *v = &kfs_pre_vols[i];
+        if (kfs_pre_attach(v) < 0 || v->standin_tag != (part[2] & 0xffffULL << 48))
+            continue;
+        *ret = (struct kfs_fdinfo){.vol = v, .ino = part[0], .kind = KFS_FD_FILE, .standin = true, .version = part[1], .key = part[2]};
+        return 1;
+    }
+    return 0;
+}
+
 /* Ask the kernel where fd leads. 1 ours, 0 not; the table learns it. */
 static int look(int fd, struct kfs_fdinfo *ret, const struct stat *st)
 {
@@ -200,14 +245,15 @@ static int look(int fd, struct kfs_fdinfo *ret, const struct stat *st)
     if (n <= 0)
         return 0;
     link[n] = 0;
-    if (!kfs_pre_cache_name(link, (size_t)n, ret)) {
+    *ret = (struct kfs_fdinfo){0};
+    if (!kfs_pre_cache_name(link, (size_t)n, ret) && (dir || !standin_name(fd, link, (size_t)n, ret))) {
         state_set(fd, !dir ? NOT : kfs_pre_near_prefix(link) ? ABOVE : NOT);
         return 0;
     }
     long fl = kfs_sys_fcntl(fd, F_GETFL, 0);
     ret->dev = st->st_dev;
     ret->cache_ino = st->st_ino;
-    ret->writer = S_ISREG(st->st_mode) && fl >= 0 && (fl & O_ACCMODE) != O_RDONLY && !(fl & O_PATH);
+    ret->writer = !ret->standin && S_ISREG(st->st_mode) && fl >= 0 && (fl & O_ACCMODE) != O_RDONLY && !(fl & O_PATH);
     kfs_pre_fd_set(fd, ret);
     return 1;
 }
@@ -217,19 +263,50 @@ int kfs_pre_fd_stat(int fd, struct kfs_fdinfo *ret, struct stat *st)
     if (!kfs_pre_vol_count || fd < 0)
         return 0;
     int s = state_of(fd);
-    if (s != UNKNOWN && s != OURS)
+    if (s != UNKNOWN && s != OURS && s != STANDIN)
         return 0;
     if (kfs_sys_fstat(fd, st) < 0)
         return 0;
     struct row *r = rows_get(false);
-    if (s == OURS && r) {
+    if ((s == OURS || s == STANDIN) && r) {
         struct row c = r[fd];
         if (c.cache_ino == st->st_ino && c.dev == st->st_dev && c.vol < kfs_pre_vol_count) {
-            *ret = (struct kfs_fdinfo){&kfs_pre_vols[c.vol], c.ino, c.dev, c.cache_ino, c.kind, c.writer};
+            *ret = (struct kfs_fdinfo){&kfs_pre_vols[c.vol], c.ino, c.dev, c.cache_ino, c.kind, c.writer, s == STANDIN, c.version, c.key};
             return 1;
         }
     }
     return look(fd, ret, st);
+}
+
+bool kfs_pre_fd_look_standin(int fd, struct kfs_fdinfo *ret)
+{
+    struct stat st;
+    if (!kfs_pre_vol_count || fd < 0 || kfs_sys_fstat(fd, &st) < 0)
+        return false;
+    if (state_of(fd) == STANDIN)
+        return kfs_pre_fd_stat(fd, ret, &st) && ret->standin;
+    if (!S_ISREG(st.st_mode) || (st.st_mode & 07777) || st.st_nlink)
+        return false; /* no memfd of kfsd's: not worth a look */
+    return look(fd, ret, &st) && ret->standin;
+}
+
+bool kfs_pre_fd_standin_elsewhere(int fd)
+{
+    const struct row *r = rows_get(false);
+    if (!r || (unsigned)fd >= FD_MAX)
+        return false;
+    for (int n = 0; n <= __atomic_load_n(&standin_top, __ATOMIC_RELAXED); n++)
+        if (n != fd && state_of(n) == STANDIN && r[n].ino == r[fd].ino && r[n].version == r[fd].version && r[n].vol == r[fd].vol)
+            return true;
+    return false;
+}
+
+int kfs_pre_fd_standin_next(int fd)
+{
+    for (int top = __atomic_load_n(&standin_top, __ATOMIC_RELAXED); fd <= top; fd++)
+        if (state_of(fd) == STANDIN)
+            return fd;
+    return -1;
 }
 
 int kfs_pre_fd(int fd, struct kfs_fdinfo *ret)

@@ -40,6 +40,14 @@ static inline void kfs_guard_store_zero(char *p, uint64_t *bad)
     uint64_t w;
     __asm__ volatile(GUARDED("movb $0, %2") : "=&a"(w), "+d"(*bad), "=m"(*p));
 }
+/* Copy n bytes; how many before either side faulted. */
+static inline size_t kfs_guard_copy(char *to, const char *from, size_t n)
+{
+    uint64_t w, bad = 0;
+    size_t left = n;
+    __asm__ volatile(GUARDED("rep movsb") : "=&a"(w), "+d"(bad), "+D"(to), "+S"(from), "+c"(left) : : "memory");
+    return n - left;
+}
 #else
 static inline uint64_t kfs_guard_load(const void *p, uint64_t *bad)
 {
@@ -59,6 +67,29 @@ static inline void kfs_guard_store_zero(char *p, uint64_t *bad)
     register uint64_t w __asm__("x9"), b __asm__("x10") = *bad;
     __asm__ volatile(GUARDED("strb wzr, %2") : "=&r"(w), "+r"(b), "=Q"(*p));
     *bad = b;
+}
+/* A word at a time, bytes at the end and where a word does not go. */
+static inline size_t kfs_guard_copy(char *to, const char *from, size_t n)
+{
+    register uint64_t w __asm__("x9"), b __asm__("x10") = 0;
+    size_t done = 0;
+    for (; done + 8 <= n; done += 8) {
+        __asm__ volatile(GUARDED("ldr %0, %2") : "=&r"(w), "+r"(b) : "Q"(*(const kfs_guard_word *)(from + done)));
+        if (b)
+            break;
+        __asm__ volatile(GUARDED("str %0, %2") : "+r"(w), "+r"(b), "=Q"(*(kfs_guard_word *)(to + done)));
+        if (b)
+            break;
+    }
+    for (b = 0; done < n; done++) {
+        __asm__ volatile(GUARDED("ldrb %w0, %2") : "=&r"(w), "+r"(b) : "Q"(from[done]));
+        if (b)
+            break;
+        __asm__ volatile(GUARDED("strb %w0, %2") : "+r"(w), "+r"(b), "=Q"(to[done]));
+        if (b)
+            break;
+    }
+    return done;
 }
 #endif
 

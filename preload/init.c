@@ -73,6 +73,8 @@ static void init_once(void)
         kfs_pre_cwd_refresh();
     }
     __atomic_store_n(&kfs_pre_state, 2, __ATOMIC_RELEASE);
+    struct kfs_fdinfo in;
+    (void)kfs_pre_fd_look_standin(0, &in); /* stdin's stream reads inside libc: do_stream.c must know */
 }
 
 void kfs_pre_init(void)

@@ -244,6 +244,18 @@ static unsigned find_in(const struct link_map *m, const uint32_t *hashes, unsign
     return missing;
 }
 
+void *kfs_pre_real_find(const char *name)
+{
+    struct object o;
+    uint32_t hash = gnu_hash(name);
+    for (const struct link_map *m = LOADED; m; m = m->l_next) {
+        void *f = m->l_ld != _DYNAMIC && object_open(m->l_addr, m->l_ld, &o) ? object_find(&o, name, hash) : NULL;
+        if (f)
+            return f;
+    }
+    return NULL;
+}
+
 static void find_clock(const struct link_map *first)
 {
     static const char *const names[] = {"__vdso_clock_gettime", "__kernel_clock_gettime"};

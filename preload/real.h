@@ -11,6 +11,7 @@
 #ifndef KFS_PRELOAD_REAL_H
 #define KFS_PRELOAD_REAL_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +34,8 @@ struct file_handle;
 struct open_how;
 struct aiocb;
 struct FTW;
+struct iovec;
+struct sigevent;
 struct __dirstream;
 struct _IO_FILE;
 struct sigaction;
@@ -70,11 +73,24 @@ extern struct kfs_real kfs_real;
 int kfs_do_open(const char *path, int flags, mode_t mode);
 int kfs_do_openat(int dirfd, const char *path, int flags, mode_t mode);
 int kfs_do_fcntl(int fd, int cmd, void *arg);
+void *kfs_do_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off);
+int kfs_do_ioctl(int fd, unsigned long request, void *arg);
 mode_t kfs_do_umask(mode_t mask);
 long kfs_do_syscall(long number, const long a[6]);
 
+/* A function of a library that may have been loaded since: NULL: nobody has it. */
+void *kfs_pre_real_find(const char *name);
+
 /* Fill kfs_real. Idempotent, allocation-free. */
 void kfs_pre_real_init(void);
+
+/* fdtab.c: what is known of a descriptor number, and the two states that entry.c's quick tests look for. */
+#define KFS_FD_NUMBERS (1 << 20)
+enum { KFS_FD_STATE_UNKNOWN = 0, KFS_FD_STATE_STANDIN = 5 };
+extern unsigned char kfs_pre_fd_states[];
+extern int kfs_pre_standin_seen; /* this process has, or had, a stand-in */
+/* A call that no stand-in serves failed: is the descriptor one that the table does not know? errno is kept when not. */
+bool kfs_pre_standin_late(int fd);
 
 /* entry.c, for paths that failed with ENOENT on the host: does a symlink lead into a volume? True: kfs_pre_where looks at host symlinks until kfs_pre_late_end. */
 bool kfs_pre_late(int dirfd, const char *path, bool follow_last);

@@ -410,7 +410,8 @@ long kfs_pre_rpc(struct kfs_vol *v, struct kfs_call *c)
     if (r < 0)
         return r;
     kfs_pre_count(KFS_TIER_KFSD);
-    if (c->req.op != KFS_OP_OPEN || c->rep.status != 0)
+    bool gives = c->req.op == KFS_OP_OPEN || c->req.op == KFS_OP_ARRIVAL || c->req.op == KFS_OP_SETTLE;
+    if (!gives || c->rep.status != 0)
         fds_close(c);
     if (c->rep.status == 0 && c->rep.data_len > c->reply_len && c->reply)
         return -ERANGE;

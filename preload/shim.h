@@ -57,6 +57,7 @@ struct kfs_vol {
     int index;      /* in kfs_pre_vols */
     int attached;
     uint64_t cache_dev; /* st_dev of cache files, 0 before the first attach */
+    uint64_t standin_tag; /* kfs_standin_volume of its id */
     int wrote;          /* this process had a writer here */
 };
 extern struct kfs_vol kfs_pre_vols[KFS_MOUNTS_MAX];
@@ -136,6 +137,8 @@ struct kfs_fdinfo {
     uint64_t dev, cache_ino; /* of the kernel's descriptor */
     uint8_t kind;            /* enum kfs_fd_kind */
     bool writer;             /* open for writing: CLOSE before close */
+    bool standin;            /* a file that is still arriving (base/pure/arrival.h): */
+    uint64_t version, key;   /* of the stand-in */
 };
 /* False = certainly not ours, from the table alone (1-2 ns). True: ask kfs_pre_fd. */
 bool kfs_pre_fd_maybe(int fd);
@@ -145,6 +148,8 @@ void kfs_pre_fd_set(int fd, const struct kfs_fdinfo *i); /* a descriptor that we
 void kfs_pre_fd_not(int fd);     /* known to be the host's (just opened by a real call) */
 void kfs_pre_fd_unknown(int fd); /* look again at the next use */
 void kfs_pre_fd_dup(int from, int to);
+
+/* ---- standin.c: files that are still arriving: see preload/standin.h -------------------------------------------------- */
 
 /* ---- do_io.c: opening, shared by stdio, exec, mkstemp, … ---------------------------------------------------------- */
 /* open(2) on a location. Returns the fd (>= 0) or -errno, or KFS_PRE_GO_HOST: do the real call on loc->host. */
@@ -165,12 +170,16 @@ extern int (*kfs_pre_vdso_clock)(int, struct timespec *); /* NULL: use the syste
 uint64_t kfs_pre_now_ns(bool coarse);                      /* CLOCK_MONOTONIC or CLOCK_MONOTONIC_COARSE */
 uint64_t kfs_pre_file_time_ns(void); /* CLOCK_REALTIME as the kernel stamps files: coarse */
 void kfs_pre_prefix_init(void);
-extern unsigned char kfs_pre_fd_states[];                   /* enum fd state, see fdtab.c */
 /* kfs_pre_fd and the kernel's fstat of it in one. */
 int kfs_pre_fd_stat(int fd, struct kfs_fdinfo *ret, struct stat *ret_st);
 /* For *at calls with a host dirfd: may relative paths lead below a prefix? */
 bool kfs_pre_fd_at_maybe(int fd);
 bool kfs_pre_fd_above(int fd); /* classified: a host directory above (or, on the host, at or below) a prefix */
+/* Is it a stand-in, whatever the table says? */
+bool kfs_pre_fd_look_standin(int fd, struct kfs_fdinfo *ret);
+/* Has another number of the table a stand-in of the same content? fd: one that the table has as a stand-in. */
+bool kfs_pre_fd_standin_elsewhere(int fd);
+int kfs_pre_fd_standin_next(int fd); /* the first number from fd on that the table has as a stand-in, or -1 */
 /* The table says: ours, and no writer. Not checked against the kernel: good for deciding that a close has nothing to commit. */
 bool kfs_pre_fd_reader(int fd);
 /* A kernel path (as /proc/self/fd/N reads) that names something in a cache directory: 1 and vol, ino, kind set; else 0. */
