@@ -59,7 +59,7 @@ $(shell mkdir -p $(B); printf '%s\n' '$(FLAGS)' | cmp -s - $(B)/flags || printf 
 
 obj   = $(patsubst %,$(B)/obj/%.o,$(1))
 LIBS_META  := -lsqlite3 -lmariadb
-LIBS_BLK   := -lcurl -lcrypto -lzstd -lxxhash -lm
+LIBS_BLK   := -lcurl -lcrypto -lexpat -lzstd -lxxhash -lm
 LIBS_BASE  := -lpthread
 
 BINS  := $(B)/bin/kfsd $(B)/bin/kfs $(B)/bin/kfs-run

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct kfs_drv_ops *const drivers[] = {&kfs_drv_file};
+static const struct kfs_drv_ops *const drivers[] = {&kfs_drv_file, &kfs_drv_s3};
 
 static const struct kfs_drv_ops *find(const char *url)
 {
@@ -24,9 +24,7 @@ int kfs_drv_open(const char *url, const struct kfs_drv_options *o, bool create, 
     const struct kfs_drv_ops *ops = find(url);
     if (ops)
         return ops->open(url, o ? o : &defaults, create, ret_d, err);
-    if (strncmp(url, "s3:", 3) == 0)
-        return KFS_FAIL(err, EINVAL, "store '%s' cannot be used: this build has no S3 driver; write 'file:/absolute/directory'", url);
-    return KFS_FAIL(err, EINVAL, "store '%s' is of an unknown kind; write 'file:/absolute/directory'", url);
+    return KFS_FAIL(err, EINVAL, "store '%s' is of an unknown kind; write 'file:/absolute/directory' or 's3://bucket/prefix'", url);
 }
 
 void kfs_drv_close(struct kfs_drv *d)
