@@ -629,7 +629,7 @@ static long seek(int fd, off_t off, int whence, uint64_t size)
             return at < 0 ? at : -ESTALE;
         long from = whence == SEEK_SET ? 0 : whence == SEEK_CUR ? at : (long)size;
         if (__builtin_add_overflow(from, off, &to))
-            return -EOVERFLOW;
+            return -EINVAL;
         if (to < 0 || to >= KFS_STANDIN_SETTLED)
             return -EINVAL;
         if (to == at)

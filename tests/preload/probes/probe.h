@@ -34,7 +34,7 @@ struct probe_case {
 };
 static struct probe_case *probe_first, **probe_last = &probe_first;
 static char here[PATH_MAX]; /* absolute path of the case's directory */
-static char top[PATH_MAX];  /* of the probe's directory */
+static char top[PATH_MAX] __attribute__((unused));  /* of the probe's directory */
 static char self[PATH_MAX]; /* the probe's own program */
 
 #define CASE(id)                                                                                   \
@@ -201,7 +201,7 @@ static UNUSED void ended(const char *what, pid_t pid)
         ended(what, probe_pid);                                                                    \
     } while (0)
 
-static int probe_main(int argc, char **argv)
+static UNUSED int probe_main(int argc, char **argv)
 {
     if (argc < 2) {
         fprintf(stderr, "usage: %s DIR [CASE]\n", argv[0]);
