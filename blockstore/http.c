@@ -70,6 +70,8 @@ static size_t on_read(char *to, size_t one, size_t cap, void *arg)
     struct kfs_http_xfer *x = arg;
     size_t done = 0;
     (void)one;
+    if (x->may_send && x->priv.iov < x->body_count && !x->may_send(x))
+        return CURL_READFUNC_PAUSE;
     while (done < cap && x->priv.iov < x->body_count) {
         const struct iovec *v = &x->body[x->priv.iov];
         size_t n = v->iov_len - x->priv.off;

@@ -51,7 +51,8 @@ struct kfs_http_xfer {
     void (*on_head)(struct kfs_http_xfer *x, const char *line, size_t len);
     /* len, KFS_HTTP_PAUSE, or anything else to break off (code: CURLE_WRITE_ERROR) */
     size_t (*on_body)(struct kfs_http_xfer *x, const char *data, size_t len);
-    void (*on_sent)(struct kfs_http_xfer *x, size_t len); /* body bytes given to the kernel; may be NULL */
+    bool (*may_send)(struct kfs_http_xfer *x);            /* false: not until kfs_http_resume; may be NULL */
+    void (*on_sent)(struct kfs_http_xfer *x, size_t len); /* body bytes on their way; may be NULL */
     void (*on_done)(struct kfs_http_xfer *x);
     void *arg;
 

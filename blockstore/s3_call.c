@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/rand.h"
+#include "blockstore/limit.h"
 #include <curl/curl.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -38,7 +39,8 @@ struct kfs_s3_attempt {
     uint64_t started_ns, last_ns, generation;
     size_t pos;      /* GET: where its next byte goes in q->buf */
     uint64_t skip;   /* GET: bytes of the answer before the range */
-    bool accepted, complete, hedge, dead, moved;
+    uint64_t resume_ns; /* no more bytes before that: the node's byte rate */
+    bool accepted, complete, hedge, dead, paused;
     const char *fault; /* why we broke it off */
 };
 
@@ -265,6 +267,12 @@ static size_t on_body(struct kfs_http_xfer *x, const char *data, size_t n)
     if (a->dead)
         return 0;
     a->last_ns = kfs_clock_mono_ns();
+    if (a->last_ns < a->resume_ns) {
+        a->paused = true;
+        return KFS_HTTP_PAUSE;
+    }
+    uint64_t wait = kfs_limit_take(&kfs_limit_download, n);
+    a->resume_ns = wait ? a->last_ns + wait : 0;
     ADD(a->d->received_bytes, n);
     if (a->c->ranged && a->head.status / 100 == 2)
         return range_body(a, data, n);
@@ -276,10 +284,19 @@ static size_t on_body(struct kfs_http_xfer *x, const char *data, size_t n)
     return kfs_buf_append(&a->body, data, n) == 0 ? n : 0;
 }
 
+static bool may_send(struct kfs_http_xfer *x)
+{
+    struct kfs_s3_attempt *a = x->arg;
+    a->paused = kfs_clock_mono_ns() < a->resume_ns;
+    return !a->paused;
+}
+
 static void on_sent(struct kfs_http_xfer *x, size_t n)
 {
     struct kfs_s3_attempt *a = x->arg;
+    uint64_t wait = kfs_limit_take(&kfs_limit_upload, n);
     a->last_ns = kfs_clock_mono_ns();
+    a->resume_ns = wait ? a->last_ns + wait : 0;
     ADD(a->d->sent_bytes, n);
 }
 
@@ -439,6 +456,7 @@ static int attempt_start(struct kfs_s3 *d, struct kfs_s3_call *c, bool hedge, ui
     a->x.fresh_connection = hedge && d->conf.http != KFS_HTTP_1;
     a->x.on_head = on_head;
     a->x.on_body = on_body;
+    a->x.may_send = may_send;
     a->x.on_sent = on_sent;
     a->x.on_done = on_done;
     a->x.arg = a;
@@ -851,7 +869,7 @@ static uint64_t delayed_take(struct kfs_s3 *d, uint64_t now)
 static uint64_t hedge_due(const struct kfs_s3 *d, const struct kfs_s3_attempt *a)
 {
     const struct kfs_s3_call *c = a->c;
-    if (d->conf.hedge_off || !d->hedge_ns || !c->ranged || c->priority == KFS_DRV_WARM || c->a[1] || c->compare ||
+    if (d->conf.hedge_off || !d->hedge_ns || !c->ranged || c->priority == KFS_DRV_WARM || c->a[1] || c->compare || a->paused ||
         d->gets < d->hedge_off_until || d->limit < d->requests_max || __atomic_load_n(&d->hedges, __ATOMIC_RELAXED) * 20 > d->gets)
         return UINT64_MAX;
     if (!a->accepted)
@@ -885,6 +903,16 @@ static bool running_look_one(struct kfs_s3 *d, uint64_t now, uint64_t *ret_due)
             if (a->hedge)
                 hedge_result(d, false);
             attempt_stop(a);
+            return true;
+        }
+        if (a->paused) {
+            if (a->resume_ns > now) {
+                *ret_due = a->resume_ns < *ret_due ? a->resume_ns : *ret_due;
+                continue;
+            }
+            a->paused = false;
+            a->last_ns = now;
+            kfs_http_resume(&a->x); /* may call on_body, which may pause it again */
             return true;
         }
         if (stall <= now) {

@@ -1,5 +1,7 @@
 /* Every call of the driver against a real S3 server. What goes wrong on the way is tests/s3's matter. */
+#include "base/clock.h"
 #include "blockstore/driver.h"
+#include "blockstore/limit.h"
 #include "tests/unit/blockstore/s3_server.h"
 #include <pthread.h>
 
@@ -329,6 +331,28 @@ TEST(cancel)
     }
     ASSERT(cancelled > 0);
     kfs_drv_cancel(d, &q[0]); /* long done: nothing happens */
+    kfs_drv_close(d);
+    free(data);
+    free(back);
+}
+
+TEST(byte_rates)
+{
+    enum { LEN = 4 << 20, RATE = 16 << 20 };
+    struct kfs_drv *d = open_with("rate", "", NULL);
+    char *data = pattern(LEN, 6), *back = malloc(LEN);
+    size_t got;
+    uint64_t at = kfs_clock_mono_ns();
+    kfs_limit_set(&kfs_limit_upload, RATE);
+    ASSERT_OK(kfs_drv_put(d, "k", data, LEN, 0, &err), err);
+    ASSERT(kfs_clock_mono_ns() - at > 80000000u); /* a quarter of a second, less what a bucket holds and its last debt */
+    kfs_limit_set(&kfs_limit_upload, 0);
+    at = kfs_clock_mono_ns();
+    kfs_limit_set(&kfs_limit_download, RATE);
+    ASSERT_OK(kfs_drv_get(d, "k", 0, back, LEN, &got, NULL, &err), err);
+    ASSERT(kfs_clock_mono_ns() - at > 80000000u);
+    kfs_limit_set(&kfs_limit_download, 0);
+    ASSERT_EQ(memcmp(back, data, LEN), 0);
     kfs_drv_close(d);
     free(data);
     free(back);
