@@ -28,10 +28,11 @@ struct kfs_fill;
 int kfs_fill_start(struct kfs_store *s, struct kfs_content *c, kfs_ino_t ino, uint64_t version, int file_fd, struct kfs_arrival *arrival,
                    void (*on_whole)(void *arg, struct kfs_fill *f), void *arg, struct kfs_fill **ret_f, struct kfs_err *err);
 struct kfs_fill *kfs_fill_ref(struct kfs_fill *f);
-void kfs_fill_unref(struct kfs_fill *f); /* the last one stops what is not under way; NULL is fine */
+/* The last one stops what is not under way, and waits for on_whole, which therefore must not call it. NULL is fine. */
+void kfs_fill_unref(struct kfs_fill *f);
 void kfs_fill_cancel(struct kfs_fill *f); /* waiters get -EINTR; nothing new starts */
 
-/* A reader needs [off, off + len) now: present when 0 is returned. reader: any number that tells readers of one fill apart (read-ahead is per reader; 0: no
+/* A reader needs [off, off + len) now: present when 0 is returned. What was present already is told for the sake of read-ahead. reader: any number that tells readers of one fill apart (read-ahead is per reader; 0: no
  * read-ahead). Beyond the end counts as present. */
 int kfs_fill_want(struct kfs_fill *f, uint64_t reader, uint64_t off, uint64_t len, struct kfs_err *err);
 /* Bring all of it, in layout order or in the order of `first` (ranges to start with, e.g. by a safetensors header), at this priority; does not wait. */
@@ -39,7 +40,24 @@ struct kfs_range { uint64_t off, len; };
 void kfs_fill_all(struct kfs_fill *f, const struct kfs_range *first, size_t count, enum kfs_drv_priority p);
 int kfs_fill_wait(struct kfs_fill *f, struct kfs_err *err); /* until whole */
 bool kfs_fill_is_whole(const struct kfs_fill *f);
+int kfs_fill_state(struct kfs_fill *f); /* 1 whole, 0 on its way, -errno of a frame that could not be had */
 /* Ids of the objects it may still read: garbage collection spares them. cb != 0 stops. */
 int kfs_fill_each_object(struct kfs_fill *f, int (*cb)(void *arg, uint64_t object), void *arg);
+
+struct kfs_fetch_stats {
+    uint64_t gets, bytes;      /* that ended, index reads among them */
+    uint64_t again;            /* frames fetched a second time, because they failed their check */
+    uint64_t ttfb_ns, bytes_per_s; /* moving averages: until the first byte, and what the link carried */
+    uint64_t held_bytes;       /* of memory at this moment */
+};
+void kfs_fetch_stats(struct kfs_store *s, struct kfs_fetch_stats *ret);
+
+/* What is read ahead between plug and unplug is looked at as a whole, so that fills asked for one by one share long ranges. They nest. */
+void kfs_fetch_plug(struct kfs_store *s);
+void kfs_fetch_unplug(struct kfs_store *s);
+/* Whose frames an object holds, as its index says (a hint: what the metadata says now is another matter). May wait for the index. cb != 0 stops, and is
+ * returned. */
+typedef int (*kfs_fetch_owner_cb)(void *arg, kfs_ino_t ino, uint64_t file_off, uint64_t plain_off, uint32_t plain_len);
+int kfs_fetch_each_owner(struct kfs_store *s, uint64_t object, kfs_fetch_owner_cb cb, void *arg, struct kfs_err *err);
 
 #endif

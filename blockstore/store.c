@@ -231,6 +231,8 @@ static int open_parts(struct kfs_store *s, const struct kfs_store_options *o, st
         return KFS_FAIL(err, ENOMEM, "open store '%s': out of memory", kfs_drv_url(s->drv));
     int rc = kfs_blk_packs_new(s, err);
     if (rc == 0)
+        rc = kfs_fetch_open(s, s->drv, &s->fetch, err);
+    if (rc == 0)
         rc = marker_check(s->drv, s->volume, err);
     /* What writers that died left half-written. Of a remote store others may be writing: housekeeping looks at ages there. */
     if (rc == 0 && !kfs_drv_is_remote(s->drv))
@@ -272,6 +274,7 @@ void kfs_store_close(struct kfs_store *s)
 {
     if (!s)
         return;
+    kfs_fetch_close(s->fetch);
     kfs_drv_close(s->drv);
     kfs_blk_packs_free(s);
     kfs_blk_parts_free(s->parts);

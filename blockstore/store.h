@@ -113,6 +113,7 @@ void kfs_blk_index_cache_drop(struct kfs_blk_index_cache *c, uint64_t object);
 /* --- store.c ----------------------------------------------------------------------------------- */
 struct kfs_blk_packs;
 struct kfs_blk_parts;
+struct kfs_fetch;
 struct kfs_store {
     char *url;
     struct kfs_drv *drv;
@@ -123,6 +124,7 @@ struct kfs_store {
     struct kfs_blk_index_cache index;
     struct kfs_blk_packs *packs; /* pack.c */
     struct kfs_blk_parts *parts; /* writer.c */
+    struct kfs_fetch *fetch;     /* fetch.c */
 };
 
 #define KFS_STORE_OBJECT_PREFIX "o/"
@@ -135,6 +137,12 @@ uint64_t kfs_blk_key_object(const struct kfs_store *s, const char *key);
  * *ret_bytes (the object's size) may be NULL. A missing or cut object is -EIO. */
 int kfs_blk_object_get(struct kfs_store *s, uint64_t object, uint64_t off, void *buf, size_t len,
                        size_t *ret_got, uint64_t *ret_bytes, struct kfs_err *err);
+
+/* --- fetch.c: the fetch path ------------------------------------------------------------------- */
+/* Its threads start with the first fill. */
+int kfs_fetch_open(struct kfs_store *s, struct kfs_drv *d, struct kfs_fetch **ret_e,
+                   struct kfs_err *err);
+void kfs_fetch_close(struct kfs_fetch *e); /* no fill is left; NULL is fine */
 
 /* --- writer.c: one object, written frame by frame ---------------------------------------------- */
 /* Header, index and trailer of an object around its frames. */

@@ -12,6 +12,7 @@
  * Anybody who may connect may ask; evict and flush change nothing that a user can see. PATH is walked with the caller's permissions.
  */
 #include "tools/kfsd/kfsd.h"
+#include "blockstore/fetch.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "blockstore/limit.h"
@@ -146,6 +147,19 @@ static void put_limit(struct kfs_buf *b, const char *name, struct kfs_limit *l)
                    (unsigned long long)s.bytes_per_s, (unsigned long long)(s.waited_ns / 1000000));
 }
 
+static void put_fetch(struct kfs_buf *b, struct kfsd_vol *v)
+{
+    struct kfs_fetch_stats st;
+    kfs_fetch_stats(v->store, &st);
+    kfs_buf_printf(b, ",\"fetch\":{\"gets\":%llu", (unsigned long long)st.gets);
+    put_u64(b, "bytes", st.bytes);
+    put_u64(b, "again", st.again);
+    put_u64(b, "first_byte_us", st.ttfb_ns / 1000);
+    put_u64(b, "bytes_per_s", st.bytes_per_s);
+    put_u64(b, "held_bytes", st.held_bytes);
+    kfs_buf_append_str(b, "}");
+}
+
 static int do_stats(struct kfsd_req *r, struct kfs_buf *b)
 {
     struct kfsd_vol *v = r->vol;
@@ -155,6 +169,7 @@ static int do_stats(struct kfsd_req *r, struct kfs_buf *b)
     put_ops(b, v);
     put_limit(b, "upload", &kfs_limit_upload);
     put_limit(b, "download", &kfs_limit_download);
+    put_fetch(b, v);
     return kfs_buf_append_str(b, "}");
 }
 

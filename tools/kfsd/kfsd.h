@@ -1,16 +1,16 @@
 /* tools/kfsd/kfsd.h — what the parts of the daemon share
  *
  * What     main.c (arguments, life), server.c (sockets, workers, clients), ops*.c (one handler a wire operation), resolve.c (path walk), openfile.c
- *          (live files, commit, fill), standin.c (descriptors of arriving files), watch.c (last closes, sweep, garbage), publish.c (metadata to segment), control.c (JSON for people), crash.c.
+ *          (live files, commit, fill), arrive.c and neighbours.c (content on its way into the cache), standin.c (descriptors of arriving files), watch.c (last closes, sweep, garbage), publish.c (metadata to segment), control.c (JSON for people), crash.c.
  *
  * Model    struct kfsd_vol is one served volume. The publish lock `pub` orders the segment: whoever changes metadata, or publishes what it read from
  *          there, does both under `pub`; so no slow thread can publish what a later change has replaced. Never held over object I/O.
  *          struct kfsd_file is an inode under management: live (its truth is w/INO), an orphan, or just being filled.
  *
- * Locks    kfsd_file.lock -> kfsd_vol.pub -> kfsd_vol.table; and `evicted` and the one in kfsd_standins alone. The callback of evictions only takes `evicted`: it may come from inside
+ * Locks    kfsd_file.lock -> kfsd_arrival.finish -> kfsd_vol.pub -> kfsd_vol.table; arrive_lock is a leaf; and `evicted` and the one in kfsd_standins alone. The callback of evictions only takes `evicted`: it may come from inside
  *          any call of the cache, also under the others.
  *
- * Threads  Workers (4..64), per volume: a watcher, 2 settlers, a collector of garbage; one heart for all volumes; main waits for signals.
+ * Threads  Workers (4..64, and those who wait for bytes), per volume: a watcher, 2 settlers, an arriver, a collector of garbage; one heart for all volumes; main waits for signals.
  */
 #ifndef KFS_TOOLS_KFSD_KFSD_H
 #define KFS_TOOLS_KFSD_KFSD_H
@@ -91,6 +91,18 @@ struct kfsd_vol {
     unsigned evicted_count;
 
     struct kfsd_standins *standins;
+
+    /* arrive.c, neighbours.c: under arrive_lock, a leaf */
+    uint64_t stream_bytes;     /* larger files are given out as stand-ins; 0: never */
+    pthread_mutex_t arrive_lock;
+    pthread_cond_t arrive_work;
+    struct kfs_map arrivals;   /* by inode: struct kfsd_arrival, a chain of versions */
+    size_t arrival_count;
+    struct kfsd_arrival *arrive_first, **arrive_last; /* whole, for the arriver */
+    struct kfsd_neighbours *neighbours;
+    bool neighbours_due, arrive_stop, arriver_on;
+    pthread_t arriver;
+
     int watch_fd, wake_fd;
     pthread_t watcher, settlers[2], collector;
     bool threads_on;
@@ -140,6 +152,7 @@ struct kfsd_req {
     size_t out_len;
     int fds[KFS_WIRE_FDS_MAX]; /* -1: none */
     bool fd_borrowed[KFS_WIRE_FDS_MAX]; /* not closed after sending */
+    bool drop; /* no answer: the connection ends, and the next kfsd is asked */
     struct kfs_err err;
 };
 
@@ -151,6 +164,7 @@ kfsd_handler kfsd_op_lookup, kfsd_op_readdir, kfsd_op_readlink, kfsd_op_setattr,
     kfsd_op_removexattr, kfsd_op_statfs, kfsd_op_pathof;                                                /* ops_attr.c */
 kfsd_handler kfsd_op_mkdir, kfsd_op_unlink, kfsd_op_rename, kfsd_op_link, kfsd_op_symlink, kfsd_op_mknod; /* ops_ns.c */
 kfsd_handler kfsd_op_open, kfsd_op_close, kfsd_op_fsync;                                                /* ops_open.c */
+kfsd_handler kfsd_op_arrival, kfsd_op_want, kfsd_op_settle;                                             /* arrive.c */
 kfsd_handler kfsd_op_control;                                                                           /* control.c */
 
 /* ---- resolve.c ----------------------------------------------------------------------------------------------------- */
@@ -196,6 +210,10 @@ void kfsd_cache_check(struct kfsd_vol *v); /* ends kfsd when the cache directory
 
 /* A descriptor for the client on a regular file. oflags: as of open(2), permission already checked. */
 int kfsd_file_open(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd, struct kfs_err *err);
+/* The same for a client that can take a stand-in: *ret_standin tells whether it is one, and then *ret_attr is of just that content. */
+int kfsd_file_open_standin(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd, bool *ret_standin, struct kfs_attr *ret_attr, struct kfs_err *err);
+/* A new open file description of what fd is open on, also if it has no name any more. */
+int kfsd_reopen(int fd, int flags);
 /* Make the empty live file of an inode that was created in this publish section. pub held; the inode is unknown to everybody else. */
 int kfsd_file_create_locked(struct kfsd_vol *v, const struct kfs_attr *a, int oflags, bool orphan, int *ret_fd, struct kfs_err *err);
 int kfsd_file_truncate(struct kfsd_vol *v, kfs_ino_t ino, uint64_t size, struct kfs_err *err);
@@ -219,14 +237,15 @@ unsigned kfsd_uncommitted(struct kfsd_vol *v);
 /* Stand-ins (base/pure/arrival.h): their descriptors, who may ask by them, and the genuine description that takes a stand-in's place. A stand-in is known
  * until its last descriptor is closed anywhere (inotify on the memfd). Those of an earlier kfsd are met when somebody asks by them. */
 struct kfsd_standins;
+struct kfsd_arrival;
 int kfsd_standins_start(struct kfsd_vol *v, struct kfs_err *err);
 void kfsd_standins_stop(struct kfsd_vol *v);
 /* A new one, for a client that has permission. oflags: of the open. */
 int kfsd_standin_make(struct kfsd_vol *v, kfs_ino_t ino, uint64_t version, uint64_t size_bytes, int oflags, int *ret_fd, struct kfs_err *err);
 /* May r's client ask for (ino, version) by this key? 0; -ESTALE: a key of something else; -EACCES. */
 int kfsd_standin_check(struct kfsd_req *r, kfs_ino_t ino, uint64_t version, uint64_t key);
-/* SETTLE, once the content is whole: a descriptor on the genuine description of `key`, opened now unless it is known. */
-int kfsd_standin_settle(struct kfsd_req *r, kfs_ino_t ino, uint64_t version, uint64_t key, int oflags, bool again, int *ret_fd);
+/* SETTLE, once the content is whole (x): a descriptor on the genuine description of `key`, opened now unless it is known. */
+int kfsd_standin_settle(struct kfsd_req *r, struct kfsd_arrival *x, kfs_ino_t ino, uint64_t version, uint64_t key, int oflags, bool again, int *ret_fd);
 /* How many stand-ins of this content (version 0: of any version) are open on the node. */
 unsigned kfsd_standin_count(struct kfsd_vol *v, kfs_ino_t ino, uint64_t version);
 void kfsd_standin_sweep(struct kfsd_vol *v); /* forget those that are closed; also done by the other calls */
@@ -241,6 +260,10 @@ int kfsd_server_start(struct kfs_err *err);
 void kfsd_server_stop(void); /* waits for the requests under way */
 void kfsd_stats_sum(struct kfsd_vol *v, uint64_t ret[KFS_TIER_COUNT]);
 bool kfsd_client_busy(const uint64_t client[2], uint64_t seq, const struct kfsd_conn *except);
+/* Around a wait for bytes from far away, which must not keep others from being served: the number of workers may grow by those who wait. */
+void kfsd_park(bool begin);
+/* Was this connection given this arrival's map? learn: it is now. A connection remembers the last few, and may forget. */
+bool kfsd_conn_knows(struct kfsd_conn *c, uint64_t serial, bool learn);
 /* HELLO: bind the connection. */
 int kfsd_conn_hello(struct kfsd_req *r);
 

@@ -1,4 +1,4 @@
-#include "tools/kfsd/kfsd.h"
+#include "tools/kfsd/arrive.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/pure/mounts.h"
@@ -369,6 +369,10 @@ static void vol_init(struct kfsd_vol *v)
     pthread_mutex_init(&v->evicted, NULL);
     pthread_cond_init(&v->work, NULL);
     kfs_map_init(&v->files);
+    pthread_mutex_init(&v->arrive_lock, NULL);
+    pthread_cond_init(&v->arrive_work, NULL);
+    kfs_map_init(&v->arrivals);
+    v->arrive_last = &v->arrive_first;
     v->start_ns = kfs_clock_mono_ns();
 }
 
@@ -412,6 +416,9 @@ static int vol_open(struct kfsd_vol *v, const char *arg, struct kfs_err *err)
         r = cache_attach(v, err);
     if (r == 0)
         r = kfsd_standins_start(v, err);
+    v->stream_bytes = kfs_conf_number(&kfsd.conf, KFS_CONF_STREAM_BYTES);
+    if (r == 0)
+        r = kfsd_arrive_start(v, err);
     if (r == 0)
         r = recover(v, err);
     return r;
@@ -457,6 +464,7 @@ static void vol_close(struct kfsd_vol *v)
     if (!v->v)
         return;
     kfsd_watch_stop(v);
+    kfsd_arrive_stop(v);
     kfsd_standins_stop(v);
     bool clean = v->cache && vol_settle_all(v);
     if (!clean && v->cache)

@@ -1,4 +1,4 @@
-#include "tools/kfsd/kfsd.h"
+#include "tools/kfsd/arrive.h"
 #include "base/clock.h"
 #include "base/cleanup.h"
 #include "base/fault.h"
@@ -183,46 +183,30 @@ static void live_name(kfs_ino_t ino, char *buf, size_t cap)
 
 /* ---- filling -------------------------------------------------------------------------------------------------------- */
 
-static int fill_try(struct kfsd_vol *v, const struct kfs_attr *a, const struct kfs_content *c, bool live, struct kfs_err *err)
+int kfsd_reopen(int fd, int flags)
 {
-    char name[64];
-    int fd;
-    int r = kfs_cache_fill_begin(v->cache, a->ino, name, &fd, err);
-    if (r < 0)
-        return r;
-    r = kfs_store_fill(v->store, c, fd, err);
-    if (r == 0) {
-        struct timespec t[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = a->mtime_s, .tv_nsec = a->mtime_ns}};
-        (void)futimens(fd, t);
-        r = kfs_cache_set_exec(fd, a->mode);
-    }
-    close(fd); /* before anybody can find it: a descriptor open for writing would forbid execve */
-    KFS_FAULT("fill.before_end");
-    if (r == 0)
-        r = kfs_cache_fill_end(v->cache, name, a->ino, a->version, live, err);
-    if (r < 0)
-        kfs_cache_fill_abort(v->cache, name);
-    return r;
+    char self[64];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    int again = open(self, flags | O_CLOEXEC);
+    return again < 0 ? -errno : again;
 }
 
-/* Bring the committed content into f/ or w/. The file's lock is held, so there is one filler and no commit meanwhile. */
-static int fill(struct kfsd_vol *v, const struct kfs_attr *a, bool live, struct kfs_err *err)
+/* Bring the committed content into w/. The file's lock is held, so there is no commit meanwhile. */
+static int fill_live(struct kfsd_vol *v, const struct kfs_attr *a, struct kfs_err *err)
 {
-    struct kfs_content c = {0};
-    int r = kfs_meta_content_get(v->meta, a->ino, &c, err);
-    if (r < 0)
-        return r;
-    KFS_FAULT("fill.begin");
-    r = fill_try(v, a, &c, live, err);
-    if (r == -ENOSPC || r == -EDQUOT) {
-        /* The disk is full before the cap is: clean files are the only thing that may go. */
-        if (kfs_cache_evict(v->cache, 0) > 0) {
-            if (err)
-                *err = (struct kfs_err){0};
-            r = fill_try(v, a, &c, live, err);
-        }
+    int r = -ENOENT;
+    for (int i = 0; r == -ENOENT && i < OPEN_TRIES; i++) {
+        struct kfsd_arrival *x;
+        r = kfsd_arrive_begin(v, a, 0, &x, err);
+        if (r < 0)
+            return r;
+        kfsd_park(true);
+        r = kfsd_arrive_wait(v, x, err);
+        kfsd_park(false);
+        kfsd_arrive_put(v, x);
+        if (r == 0)
+            r = kfs_cache_to_live(v->cache, a->ino, a->version); /* -ENOENT: evicted in between */
     }
-    kfs_content_release(&c);
     return r;
 }
 
@@ -266,7 +250,9 @@ static int make_live(struct kfsd_vol *v, struct kfsd_file *f, bool emptied, bool
     r = kfs_cache_to_live(v->cache, f->ino, a.version);
     if (r == -ENOENT) {
         filled = !emptied;
-        r = emptied ? create_empty(v, &a, err) : fill(v, &a, true, err);
+        if (emptied)
+            kfsd_arrive_leave(v, f->ino);
+        r = emptied ? create_empty(v, &a, err) : fill_live(v, &a, err);
     }
     if (r < 0)
         return r;
@@ -366,82 +352,102 @@ static int open_write(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd
     return r;
 }
 
-/* Not in the cache, or not in this version: fetch once, however many ask. */
-static int fill_clean(struct kfsd_vol *v, kfs_ino_t ino, int flags, int *ret_fd, struct kfs_err *err)
+/* What an open for reading is to give, and gave. */
+struct opening {
+    int flags;
+    bool may_standin, is_standin;
+    int fd;
+    struct kfs_attr attr; /* of the stand-in */
+};
+
+/* Not in the cache, or not in this version. The fetch is shared by all who ask, and not waited for under the file's lock: what comes of it is looked at
+ * again. A large file that may be given out as a stand-in is. */
+static int fill_clean(struct kfsd_vol *v, kfs_ino_t ino, struct opening *o, struct kfs_err *err)
 {
     struct kfsd_file *f = kfsd_file_get(v, ino);
     if (!f)
         return -ENOMEM;
+    struct kfsd_arrival *x = NULL;
     pthread_mutex_lock(&f->lock);
-    int r = 0, fd = -1;
-    struct kfs_attr a;
-    if (f->live) {
-        r = -EAGAIN;
-        goto out;
+    int r = f->live ? -EAGAIN : kfs_meta_getattr(v->meta, ino, &o->attr, err);
+    if (r == 0)
+        r = o->fd = open_clean_fd(v, ino, o->attr.version, o->flags);
+    if (r >= 0) {
+        struct kfs_attr a;
+        pthread_mutex_lock(&v->pub);
+        if (kfs_meta_getattr(v->meta, ino, &a, NULL) == 0)
+            kfsd_attr_publish_locked(v, &a);
+        pthread_mutex_unlock(&v->pub);
+        r = 0;
+    } else if (r == -ENOENT && o->attr.ino == ino) {
+        r = kfsd_arrive_begin(v, &o->attr, 0, &x, err);
     }
-    r = kfs_meta_getattr(v->meta, ino, &a, err);
-    if (r < 0)
-        goto out;
-    fd = open_clean_fd(v, ino, a.version, flags);
-    if (fd == -ENOENT) {
-        r = fill(v, &a, false, err);
-        if (r < 0)
-            goto out;
-        fd = open_clean_fd(v, ino, a.version, flags);
-    }
-    if (fd < 0) {
-        r = fd == -ENOENT ? -EAGAIN : fd; /* evicted at once: the cache is much too small */
-        goto out;
-    }
-    pthread_mutex_lock(&v->pub);
-    if (kfs_meta_getattr(v->meta, ino, &a, NULL) == 0)
-        kfsd_attr_publish_locked(v, &a);
-    pthread_mutex_unlock(&v->pub);
-    *ret_fd = fd;
-out:
     pthread_mutex_unlock(&f->lock);
+    if (x && o->may_standin) {
+        r = kfsd_arrive_standin(v, x, o->flags, &o->fd, err);
+        o->is_standin = r == 0;
+    }
+    if (x && (!o->may_standin || r == -EOPNOTSUPP)) {
+        kfsd_park(true);
+        r = kfsd_arrive_wait(v, x, err);
+        kfsd_park(false);
+        if (r == 0)
+            r = o->fd = kfsd_arrive_open(x, o->flags);
+    }
+    kfsd_arrive_put(v, x);
     kfsd_file_put(v, f);
-    return r;
+    return r < 0 ? r : 0;
 }
 
-static int open_read(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd, struct kfs_err *err)
+static int open_read(struct kfsd_vol *v, kfs_ino_t ino, struct opening *o, struct kfs_err *err)
 {
-    int flags = kernel_flags(oflags, false);
     int r = -EAGAIN;
     for (int i = 0; r == -EAGAIN && i < OPEN_TRIES; i++) {
         if (i > 4)
             usleep(1000);
-        int fd;
         if (kfsd_file_is_live(v, ino)) {
-            fd = open_live_fd(v, ino, flags);
-            if (fd == -ENOENT)
-                continue; /* settled in between */
-        } else {
-            struct kfs_attr a;
-            r = kfsd_attr_get(v, ino, &a, err);
-            if (r < 0)
-                return r;
-            r = -EAGAIN;
-            fd = a.flags & KFS_ATTR_LIVE ? -EAGAIN : open_clean_fd(v, ino, a.version, flags);
-            if (fd >= 0)
-                kfs_cache_touch(v->cache, ino);
-            else if (fd == -ENOENT)
-                fd = (r = fill_clean(v, ino, flags, &fd, err)) < 0 ? r : fd;
+            r = o->fd = open_live_fd(v, ino, o->flags);
+            if (r == -ENOENT)
+                r = -EAGAIN; /* settled in between */
+            continue;
         }
-        if (fd >= 0) {
-            *ret_fd = fd;
-            return 0;
-        }
-        r = fd;
+        struct kfs_attr a;
+        r = kfsd_attr_get(v, ino, &a, err);
+        if (r < 0)
+            return r;
+        r = o->fd = a.flags & KFS_ATTR_LIVE ? -EAGAIN : open_clean_fd(v, ino, a.version, o->flags);
+        if (r >= 0)
+            kfs_cache_touch(v->cache, ino);
+        else if (r == -ENOENT)
+            r = fill_clean(v, ino, o, err);
     }
-    return r == -EAGAIN ? KFS_FAIL(err, EIO, "inode %llx: the cache cannot keep it; raise cache_bytes", (unsigned long long)ino) : r;
+    if (r == -EAGAIN)
+        return KFS_FAIL(err, EIO, "inode %llx: the cache cannot keep it; raise cache_bytes", (unsigned long long)ino);
+    return r < 0 ? r : 0;
+}
+
+int kfsd_file_open_standin(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd, bool *ret_standin, struct kfs_attr *ret_attr, struct kfs_err *err)
+{
+    bool plain = !(oflags & (O_PATH | O_TRUNC)) && (oflags & O_ACCMODE) == O_RDONLY;
+    if (ret_standin)
+        *ret_standin = false;
+    if (!plain && !(oflags & O_PATH))
+        return open_write(v, ino, oflags, ret_fd, err);
+    struct opening o = {.flags = kernel_flags(oflags, false), .may_standin = plain && ret_standin, .fd = -1};
+    int r = open_read(v, ino, &o, err);
+    if (r < 0)
+        return r;
+    *ret_fd = o.fd;
+    if (o.is_standin) {
+        *ret_standin = true;
+        *ret_attr = o.attr;
+    }
+    return 0;
 }
 
 int kfsd_file_open(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd, struct kfs_err *err)
 {
-    if (!(oflags & O_PATH) && ((oflags & O_ACCMODE) != O_RDONLY || (oflags & O_TRUNC)))
-        return open_write(v, ino, oflags, ret_fd, err);
-    return open_read(v, ino, oflags, ret_fd, err);
+    return kfsd_file_open_standin(v, ino, oflags, ret_fd, NULL, NULL, err);
 }
 
 int kfsd_file_create_locked(struct kfsd_vol *v, const struct kfs_attr *a, int oflags, bool orphan, int *ret_fd, struct kfs_err *err)
@@ -656,6 +662,10 @@ static void to_lost(struct kfsd_vol *v, kfs_ino_t ino)
 static int settle_orphan(struct kfsd_vol *v, struct kfsd_file *f)
 {
     struct kfs_attr a;
+    /* Somebody reads it while it arrives: it stays until he has it, or has gone. */
+    kfsd_arrive_leave(v, f->ino);
+    if (kfsd_arrive_in_use(v, f->ino))
+        return 1;
     if (!f->live) {
         /* Readers may have the clean file open: it stays as long as they do. */
         if (kfs_meta_getattr(v->meta, f->ino, &a, NULL) == 0 && S_ISREG(a.mode) && kfs_cache_to_live(v->cache, f->ino, a.version) == 0) {

@@ -40,6 +40,9 @@ static kfsd_handler *handler_of(unsigned op)
     case KFS_OP_STATFS: return kfsd_op_statfs;
     case KFS_OP_PATHOF: return kfsd_op_pathof;
     case KFS_OP_CONTROL: return kfsd_op_control;
+    case KFS_OP_ARRIVAL: return kfsd_op_arrival;
+    case KFS_OP_WANT: return kfsd_op_want;
+    case KFS_OP_SETTLE: return kfsd_op_settle;
     default: return NULL;
     }
 }

@@ -84,10 +84,16 @@ static int open_existing(struct kfsd_req *r, const struct kfs_attr *a, int oflag
     }
     if (!S_ISREG(a->mode))
         return -ENXIO;
-    int rc = kfsd_file_open(r->vol, a->ino, oflags, &r->fds[0], &r->err);
+    struct kfs_attr now = *a, arriving;
+    bool can = (r->w->flags & KFS_WIRE_STANDIN) && !(r->w->flags & KFS_WIRE_EXEC), standin = false;
+    int rc = can ? kfsd_file_open_standin(r->vol, a->ino, oflags, &r->fds[0], &standin, &arriving, &r->err)
+                 : kfsd_file_open(r->vol, a->ino, oflags, &r->fds[0], &r->err);
     if (rc < 0)
         return rc;
-    struct kfs_attr now = *a;
+    if (standin) {
+        KFS_FAULT("open.standin");
+        return answer(r, &arriving, KFS_OPEN_STANDIN);
+    }
     if (writes(oflags) || (oflags & O_TRUNC) || !(now.flags & KFS_ATTR_CACHED)) {
         /* The kernel drops them at the first write, which we do not see. */
         if ((writes(oflags) || (oflags & O_TRUNC)) && r->cred->uid && (now.mode & (S_ISUID | S_ISGID))) {

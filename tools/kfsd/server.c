@@ -1,8 +1,9 @@
-#include "tools/kfsd/kfsd.h"
+#include "tools/kfsd/arrive.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/pure/mounts.h"
+#include "blockstore/limit.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,6 +24,8 @@
 #define SEND_TIMEOUT_S 5
 #define STATS_BYTES 4096u
 #define STOP_WAIT_MS 30000
+#define PARKED_MAX 2048 /* waits for bytes at a time; more wait their turn */
+#define MAPS_MAX 32
 
 enum kind { LISTENER, CONN };
 
@@ -42,12 +45,14 @@ struct kfsd_conn {
     struct kfsd_conn *next, **prev; /* conns_lock */
     uint64_t client[2], busy_seq;   /* conns_lock */
     struct kfs_wire_stats *stats;
+    uint64_t maps[MAPS_MAX]; /* serials of the arrival maps it was given; a ring */
+    unsigned map_count;
 };
 
 static pthread_mutex_t conns_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kfsd_conn *conns;
 static struct listener *listeners;
-static atomic_uint workers, idle;
+static atomic_uint workers, idle, parked;
 
 /* ---- connections -------------------------------------------------------------------------------------------------------- */
 
@@ -269,6 +274,13 @@ static ssize_t receive(struct kfsd_conn *c, struct scratch *s)
     return m.msg_flags & MSG_TRUNC ? (ssize_t)sizeof s->in : n;
 }
 
+static void close_answer(struct kfsd_req *r)
+{
+    for (int i = 0; i < KFS_WIRE_FDS_MAX; i++)
+        if (r->fds[i] >= 0 && !r->fd_borrowed[i])
+            close(r->fds[i]);
+}
+
 static int send_answer(struct kfsd_conn *c, struct kfsd_req *r)
 {
     struct iovec iov[2] = {{.iov_base = &r->rep, .iov_len = sizeof r->rep}, {.iov_base = r->out, .iov_len = r->out_len}};
@@ -303,9 +315,7 @@ static int send_answer(struct kfsd_conn *c, struct kfsd_req *r)
     do
         sent = sendmsg(c->fd, &m, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    for (int i = 0; i < KFS_WIRE_FDS_MAX; i++)
-        if (r->fds[i] >= 0 && !r->fd_borrowed[i])
-            close(r->fds[i]);
+    close_answer(r);
     return sent == (ssize_t)r->rep.len ? 0 : -1;
 }
 
@@ -338,6 +348,7 @@ static void prepare(struct kfsd_conn *c, struct scratch *s, const struct kfs_wir
     r->out_len = 0;
     r->fds[0] = r->fds[1] = -1;
     r->fd_borrowed[0] = r->fd_borrowed[1] = false;
+    r->drop = false;
     r->err = (struct kfs_err){0};
 }
 
@@ -367,6 +378,10 @@ static bool serve(struct kfsd_conn *c, struct scratch *s)
     set_busy(c, &q, 0);
     if (s->req.rep.status != 0)
         memset(&s->req.rep.attr, 0, sizeof s->req.rep.attr);
+    if (s->req.drop) {
+        close_answer(&s->req);
+        return false;
+    }
     KFS_FAULT("answer.before");
     return send_answer(c, &s->req) == 0;
 }
@@ -388,6 +403,35 @@ static int spawn(void)
         atomic_fetch_sub(&workers, 1);
     pthread_attr_destroy(&a);
     return -r;
+}
+
+/* Somebody must be left to wait for the next request. */
+static void spawn_more(void)
+{
+    unsigned waiting = atomic_load(&parked);
+    if (atomic_load(&workers) < WORKERS_MAX + (waiting < PARKED_MAX ? waiting : PARKED_MAX))
+        (void)spawn();
+}
+
+void kfsd_park(bool begin)
+{
+    if (!begin) {
+        atomic_fetch_sub(&parked, 1);
+        return;
+    }
+    atomic_fetch_add(&parked, 1);
+    if (atomic_load(&idle) == 0)
+        spawn_more();
+}
+
+bool kfsd_conn_knows(struct kfsd_conn *c, uint64_t serial, bool learn)
+{
+    for (unsigned i = 0; i < MAPS_MAX; i++)
+        if (c->maps[i] == serial)
+            return true;
+    if (learn)
+        c->maps[c->map_count++ % MAPS_MAX] = serial;
+    return false;
 }
 
 static void handle(struct epoll_event *ev, struct scratch *s)
@@ -430,9 +474,8 @@ static void *worker_main(void *arg)
             continue;
         }
         atomic_fetch_add(&kfsd.busy, 1);
-        /* A commit may take long: somebody must be left to wait for the next request. */
-        if (was_idle == 1 && atomic_load(&workers) < WORKERS_MAX)
-            (void)spawn();
+        if (was_idle == 1)
+            spawn_more();
         if (!atomic_load(&kfsd.stop))
             handle(&ev, s);
         atomic_fetch_sub(&kfsd.busy, 1);
@@ -498,6 +541,10 @@ int kfsd_server_start(struct kfs_err *err)
 void kfsd_server_stop(void)
 {
     atomic_store(&kfsd.stop, true);
+    for (struct kfsd_vol *v = kfsd.vols; v; v = v->next)
+        if (v->cache)
+            kfsd_arrive_cancel(v);
+    kfs_limit_set(&kfs_limit_download, 0); /* what is still on its way need not be waited for */
     for (int i = 0; i < STOP_WAIT_MS && atomic_load(&kfsd.busy); i++)
         usleep(1000);
     /* No worker touches a descriptor any more. */

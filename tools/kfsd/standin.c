@@ -1,4 +1,4 @@
-#include "tools/kfsd/kfsd.h"
+#include "tools/kfsd/arrive.h"
 #include "base/cleanup.h"
 #include "base/pure/arrival.h"
 #include "base/rand.h"
@@ -211,7 +211,7 @@ static int genuine_dup_locked(struct kfsd_standins *s, uint64_t key)
     return fd < 0 ? -errno : fd;
 }
 
-int kfsd_standin_settle(struct kfsd_req *r, kfs_ino_t ino, uint64_t version, uint64_t key, int oflags, bool again, int *ret_fd)
+int kfsd_standin_settle(struct kfsd_req *r, struct kfsd_arrival *x, kfs_ino_t ino, uint64_t version, uint64_t key, int oflags, bool again, int *ret_fd)
 {
     struct kfsd_standins *s = r->vol->standins;
     int rc = kfsd_standin_check(r, ino, version, key);
@@ -224,10 +224,9 @@ int kfsd_standin_settle(struct kfsd_req *r, kfs_ino_t ino, uint64_t version, uin
         *ret_fd = fd;
         return fd == -ENOENT ? -ESTALE : fd < 0 ? fd : 0;
     }
-    kfs_auto_fd int opened = -1;
-    rc = kfsd_file_open(r->vol, ino, O_RDONLY | O_APPEND | (oflags & KEEP_OFLAGS), &opened, &r->err);
-    if (rc < 0)
-        return rc;
+    kfs_auto_fd int opened = kfsd_arrive_open(x, O_RDONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | (oflags & KEEP_OFLAGS));
+    if (opened < 0)
+        return opened;
     lock(s);
     struct standin *t = kfs_map_get(&s->by_key, key);
     if (!t)

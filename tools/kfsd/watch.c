@@ -1,4 +1,4 @@
-#include "tools/kfsd/kfsd.h"
+#include "tools/kfsd/arrive.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include <errno.h>
@@ -130,21 +130,53 @@ static int check_object(void *arg, uint64_t object, uint64_t bytes)
     return 0;
 }
 
+struct spared {
+    const struct kfs_meta_garbage *g;
+    int count;
+    uint64_t *ids;
+};
+
+static int spare(void *arg, uint64_t object)
+{
+    struct spared *s = arg;
+    for (int i = 0; i < s->count; i++)
+        if (s->g[i].id == object)
+            s->ids[i] = 0;
+    return 0;
+}
+
+/* The ids of g that no fill still reads; later rounds ask for the others again. Returns how many. */
+static int unread(struct kfsd_vol *v, const struct kfs_meta_garbage *g, int n, uint64_t *ids)
+{
+    struct spared s = {.g = g, .count = n, .ids = ids};
+    for (int i = 0; i < n; i++)
+        ids[i] = g[i].id;
+    if (n <= 0 || kfsd_arrive_each_object(v, spare, &s) < 0)
+        return n < 0 ? n : 0;
+    int kept = 0;
+    for (int i = 0; i < n; i++)
+        if (ids[i])
+            ids[kept++] = ids[i];
+    return kept;
+}
+
 static void collect(struct kfsd_vol *v)
 {
     struct kfs_meta_garbage g[256];
     uint64_t ids[256], after = 0;
     while (!atomic_load(&v->stop)) {
         int n = kfs_meta_garbage_list(v->meta, KFSD_GC_GRACE_S, after, g, sizeof g / sizeof *g, NULL);
-        for (int i = 0; i < n; i++)
-            after = ids[i] = g[i].id;
+        if (n > 0)
+            after = g[n - 1].id;
+        bool more = n > 0;
+        n = unread(v, g, n, ids);
         n = n > 0 ? kfs_meta_garbage_doom(v->meta, ids, (size_t)n, NULL) : n;
         size_t done = 0;
         for (int i = 0; i < n && !atomic_load(&v->stop); i++)
             if (kfs_store_delete(v->store, ids[i], NULL) == 0)
                 ids[done++] = ids[i];
         KFS_FAULT("gc.deleted");
-        if (done == 0 || kfs_meta_garbage_forget(v->meta, ids, done, NULL) < 0)
+        if (!more || n < 0 || (n > 0 && (done == 0 || kfs_meta_garbage_forget(v->meta, ids, done, NULL) < 0)))
             return;
     }
 }
