@@ -484,12 +484,6 @@ static int new_object(void *arg, uint64_t *ret_id, struct kfs_err *err)
     return kfs_meta_object_id(v->meta, ret_id, err);
 }
 
-static void delete_objects(struct kfsd_vol *v, const struct kfs_content_delta *d)
-{
-    for (size_t i = 0; i < d->object_count; i++)
-        (void)kfs_store_delete(v->store, d->objects[i], NULL);
-}
-
 static int commit_meta(struct kfsd_vol *v, struct kfsd_file *f, const struct kfs_content_delta *d, const struct stat *st, struct kfs_err *err)
 {
     struct kfs_attr a;
@@ -523,8 +517,16 @@ static void commit_failed(struct kfsd_vol *v, struct kfsd_file *f, int r, const 
                     (unsigned long long)f->ino);
 }
 
-/* Make what w/INO holds the committed content. f->lock held; deep: see certainly_clean; alone: nobody has it open for writing. */
-static int commit(struct kfsd_vol *v, struct kfsd_file *f, bool deep, bool alone, bool durable, struct kfs_err *ret_err)
+static int store(struct kfsd_vol *v, struct kfsd_file *f, int fd, const struct kfs_content *old, bool durable, struct kfs_content_delta *d,
+                 struct kfs_err *err)
+{
+    const struct kfs_commit_options o = {.ino = f->ino, .durable = durable, .new_id = new_object, .arg = v};
+    struct kfs_commit *k;
+    int r = kfs_store_commit_begin(v->store, fd, old, &o, &k, err);
+    return r < 0 ? r : kfs_store_commit_wait(k, d, err);
+}
+
+static int commit_once(struct kfsd_vol *v, struct kfsd_file *f, bool deep, bool alone, bool durable, struct kfs_err *ret_err)
 {
     struct kfs_err local = {0}, *err = ret_err ? ret_err : &local;
     kfs_auto_fd int fd = kfs_cache_open_live(v->cache, f->ino, O_RDONLY | O_CLOEXEC);
@@ -545,15 +547,15 @@ static int commit(struct kfsd_vol *v, struct kfsd_file *f, bool deep, bool alone
     if (r == 0)
         r = KFS_FAULT_ERR("commit.store");
     if (r == 0)
-        r = kfs_store_commit(v->store, fd, &old, new_object, v, durable, d, err);
+        r = store(v, f, fd, &old, durable, d, err);
     if (r == 0) {
         KFS_FAULT("commit.objects");
         if (d->object_count && !durable)
             atomic_store(&v->store_dirty, true);
         r = commit_meta(v, f, d, &st, err);
         KFS_FAULT("commit.meta");
-        if (r == -ENOENT)
-            delete_objects(v, d);
+        if (r == -ENOENT || r == -ESTALE)
+            kfs_store_commit_undo(v->store, d);
     }
     kfs_content_release(&old);
     if (d)
@@ -568,6 +570,18 @@ static int commit(struct kfsd_vol *v, struct kfsd_file *f, bool deep, bool alone
     f->retry_ns = 0;
     base_set(f, &st, now, alone);
     return 0;
+}
+
+/* Make what w/INO holds the committed content. f->lock held; deep: see certainly_clean; alone: nobody has it open for writing. */
+static int commit(struct kfsd_vol *v, struct kfsd_file *f, bool deep, bool alone, bool durable, struct kfs_err *ret_err)
+{
+    int r = commit_once(v, f, deep, alone, durable, ret_err);
+    if (r != -ESTALE)
+        return r;
+    /* A pack that lost its other files was collected before this commit got to its transaction: it took longer than the grace time. */
+    if (ret_err)
+        *ret_err = (struct kfs_err){0};
+    return commit_once(v, f, deep, alone, durable, ret_err);
 }
 
 int kfsd_file_commit(struct kfsd_vol *v, kfs_ino_t ino, bool durable, struct kfs_err *err)

@@ -295,4 +295,34 @@ TEST(commit_while_the_file_is_written)
     rig_close(&r);
 }
 
+/* A file that was removed while it was committed must not take its pack with it: the other files' bytes are in there. */
+TEST(commit_undo_leaves_the_pack_to_those_who_share_it)
+{
+    struct rig r;
+    rig_open(&r);
+    const struct kfs_commit_options o = {.ino = 5, .new_id = rig_new_id, .arg = &r};
+    static unsigned char bytes[9000];
+    struct kfs_content_delta *d = calloc(2, sizeof *d);
+    struct kfs_commit *k[2];
+    for (int i = 0; i < 2; i++) {
+        memset(bytes, 'a' + i, sizeof bytes);
+        ASSERT_EQ(pwrite(r.fd, bytes, sizeof bytes, 0), sizeof bytes);
+        ASSERT_OK(kfs_store_commit_begin(r.s, r.fd, &r.c, &o, &k[i], &kerr), kerr);
+    }
+    for (int i = 0; i < 2; i++)
+        ASSERT_OK(kfs_store_commit_wait(k[i], &d[i], &kerr), kerr);
+    ASSERT_EQ(d[0].objects[0], d[1].objects[0]);
+    kfs_store_commit_undo(r.s, &d[0]);
+    rig_reopen(&r);
+    rig_apply(&r, &d[1]);
+    ASSERT_OK(kfs_store_fill(r.s, &r.c, r.fd, &kerr), kerr);
+    unsigned char back[sizeof bytes];
+    ASSERT_EQ(pread(r.fd, back, sizeof back, 0), sizeof back);
+    ASSERT_EQ(memcmp(back, bytes, sizeof back), 0);
+    kfs_content_delta_release(&d[0]);
+    kfs_content_delta_release(&d[1]);
+    free(d);
+    rig_close(&r);
+}
+
 KT_MAIN
