@@ -661,7 +661,7 @@ int kfs_do_lutimes(const char *path, const struct timeval *times)
 
 int kfs_do_futimesat(int dirfd, const char *path, const struct timeval *times)
 {
-    return utimes_at(dirfd, path, times, 0);
+    return path ? utimes_at(dirfd, path, times, 0) : kfs_do_futimes(dirfd, times); /* as the kernel: the descriptor itself */
 }
 
 int kfs_do_futimes(int fd, const struct timeval *times)

@@ -151,6 +151,12 @@ CASE(utimes_calls)
     v[0].tv_sec = 777;
     R(futimesat(AT_FDCWD, "f", v));
     show_times("f");
+#ifdef __GLIBC__
+    v[0].tv_sec = 778;
+    R(futimesat(fd, NULL, v));
+    R(futimesat(-1, NULL, v));
+    show_times("f");
+#endif
     struct utimbuf u = {12, 34};
     R(utime("f", &u));
     show_times("f");
