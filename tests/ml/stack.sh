@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../lib/lib.sh"
 kfs_volume
 py=${KFS_ML_PYTHON:-$PY}
-packages="numpy pandas pyarrow h5py zarr lmdb safetensors Pillow duckdb filelock"
+packages="numpy pandas pyarrow h5py zarr lmdb safetensors Pillow duckdb filelock tokenizers huggingface_hub hf_xet tensorboard tensorboardX webdataset"
 export KRUN_LIMIT=280 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 
 if ! krun "$py" -m venv "$P/env" >"$T/venv.out" 2>&1; then
@@ -59,9 +59,11 @@ P
 krun "$P/env/bin/python" "$T/record.py" >"$T/record.out" 2>&1
 t_check environment-is-intact "[ $? = 0 ]" "$(tail -n 3 "$T/record.out" | tr '\n' ' ')"
 
-# torch as the distribution packages it, when it is there: data on the volume.
+# torch as the distribution packages it, when it is there, and the volume's tensorboard: data on the volume.
 if "$PY" -c 'import torch' >/dev/null 2>&1; then
-    krun "$PY" "$T/stack.py" "$P/torch" torch_training
+    krun "$PY" "$T/stack.py" "$P/torch" torch_loader torch_checkpoints torch_mapped
     [ $? = 0 ] || t_failed=1
+else
+    t_skip torch "not installed for '$PY' (Debian: python3-torch)"
 fi
 kfs_done
