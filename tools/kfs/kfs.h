@@ -19,6 +19,8 @@ struct kfs_cmd {
     bool json;
     const char *volume;      /* --volume, or NULL */
     const char *store, *volume_name; /* of format */
+    bool delete_, full;              /* of gc */
+    const char *grace;
     char **args;
     int arg_count;
     struct kfs_conf conf;

@@ -26,10 +26,11 @@ static const char COMMON_HELP[] =
     "  --help\n"
     "Exit code: 0 done, 1 failed, 2 usage.\n";
 
-enum { OPT_VOLUME = 256, OPT_JSON, OPT_STORE, OPT_NAME, OPT_HELP, OPT_VERSION };
+enum { OPT_VOLUME = 256, OPT_JSON, OPT_STORE, OPT_NAME, OPT_DELETE, OPT_FULL, OPT_GRACE, OPT_HELP, OPT_VERSION };
 static const struct option OPTIONS[] = {
     {"volume", required_argument, NULL, OPT_VOLUME}, {"json", no_argument, NULL, OPT_JSON},   {"store", required_argument, NULL, OPT_STORE},
     {"name", required_argument, NULL, OPT_NAME},     {"help", no_argument, NULL, OPT_HELP},   {"version", no_argument, NULL, OPT_VERSION},
+    {"delete", no_argument, NULL, OPT_DELETE},       {"full", no_argument, NULL, OPT_FULL},   {"grace", required_argument, NULL, OPT_GRACE},
     {NULL, 0, NULL, 0},
 };
 
@@ -83,6 +84,8 @@ static int run(const struct command *cmd, struct kfs_cmd *c)
         return usage(cmd->name, "'", c->args[cmd->max], "' is one argument too many");
     if ((c->store || c->volume_name) && strcmp(cmd->name, "format") != 0)
         return usage(cmd->name, "", c->store ? "--store" : "--name", " is for 'kfs format'");
+    if ((c->delete_ || c->full || c->grace) && strcmp(cmd->name, "gc") != 0)
+        return usage(cmd->name, "", c->delete_ ? "--delete" : c->full ? "--full" : "--grace", " is for 'kfs gc'");
     struct kfs_err err = {0};
     char dir[KFS_PATH_MAX];
     if (kfs_program_dir(dir, sizeof dir, &err) < 0 || kfs_conf_load_default(&c->conf, &err) < 0) {
@@ -116,6 +119,15 @@ int main(int argc, char **argv)
             break;
         case OPT_NAME:
             c.volume_name = optarg;
+            break;
+        case OPT_DELETE:
+            c.delete_ = true;
+            break;
+        case OPT_FULL:
+            c.full = true;
+            break;
+        case OPT_GRACE:
+            c.grace = optarg;
             break;
         case OPT_HELP:
             help = true;

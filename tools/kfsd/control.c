@@ -9,6 +9,8 @@
  *   evict          drop clean cache files; argument: bytes to keep (default 0)
  *   config         every key with its value and where it comes from
  *   set KEY=VALUE  change a key that can change while kfsd runs; kfsd's own user and root only
+ *   gc OPTIONS     start a collection of garbage (see kfsd_house_gc): its number, to ask for with
+ *   job NUMBER     state, progress and result. Both for kfsd's own user and root only
  * Anybody who may connect may ask; evict and flush change nothing that a user can see. PATH is walked with the caller's permissions.
  */
 #include "tools/kfsd/kfsd.h"
@@ -430,6 +432,30 @@ static int do_config(struct kfsd_req *r, struct kfs_buf *b)
     return kfs_buf_append_str(b, cut ? "],\"truncated\":true}" : "]}");
 }
 
+/* ---- housekeeping ---------------------------------------------------------------------------------------------------------- */
+
+static int owner_only(struct kfsd_req *r)
+{
+    if (r->cred->uid == 0 || r->cred->uid == geteuid())
+        return 0;
+    return KFS_FAIL(&r->err, EPERM, "housekeeping is for uid %u, to whom this kfsd belongs, and for root", geteuid());
+}
+
+static int do_gc(struct kfsd_req *r, struct kfs_buf *b)
+{
+    unsigned id = 0;
+    int rc = owner_only(r);
+    if (rc == 0)
+        rc = kfsd_house_gc(r->vol, r->path2, &id, &r->err);
+    return rc < 0 ? rc : kfs_buf_printf(b, "{\"job\":%u}", id);
+}
+
+static int do_job(struct kfsd_req *r, struct kfs_buf *b)
+{
+    int rc = owner_only(r);
+    return rc < 0 ? rc : kfsd_house_job_show(r->vol, (unsigned)strtoul(r->path2, NULL, 10), b, &r->err);
+}
+
 int kfsd_op_control(struct kfsd_req *r)
 {
     static const struct {
@@ -438,10 +464,11 @@ int kfsd_op_control(struct kfsd_req *r)
     } commands[] = {
         {"status", do_status}, {"info", do_info},   {"explain", do_explain}, {"flush", do_flush},
         {"evict", do_evict},   {"config", do_config}, {"stats", do_stats}, {"set", do_set},
+        {"gc", do_gc},         {"job", do_job},
     };
     struct kfs_buf b;
     kfs_buf_init(&b);
-    int rc = KFS_FAIL(&r->err, EINVAL, "unknown command '%.100s'; use status, info, explain, flush, evict, config, set or stats", r->path);
+    int rc = KFS_FAIL(&r->err, EINVAL, "unknown command '%.100s'; use status, info, explain, flush, evict, config, set, stats, gc or job", r->path);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(r->path, commands[i].name) == 0) {
             r->err = (struct kfs_err){0};

@@ -1,7 +1,7 @@
 /* tools/kfsd/kfsd.h — what the parts of the daemon share
  *
  * What     main.c (arguments, life), server.c (sockets, workers, clients), ops*.c (one handler a wire operation), resolve.c (path walk), openfile.c
- *          (live files, commit, fill), arrive.c and neighbours.c (content on its way into the cache), standin.c (descriptors of arriving files), watch.c (last closes, sweep, garbage), publish.c (metadata to segment), control.c (JSON for people), crash.c.
+ *          (live files, commit, fill), arrive.c and neighbours.c (content on its way into the cache), standin.c (descriptors of arriving files), watch.c (last closes, sweep), house.c (housekeeping), publish.c (metadata to segment), control.c (JSON for people), crash.c.
  *
  * Model    struct kfsd_vol is one served volume. The publish lock `pub` orders the segment: whoever changes metadata, or publishes what it read from
  *          there, does both under `pub`; so no slow thread can publish what a later change has replaced. Never held over object I/O.
@@ -10,11 +10,12 @@
  * Locks    kfsd_file.lock -> kfsd_arrival.finish -> kfsd_vol.pub -> kfsd_vol.table; arrive_lock is a leaf; and `evicted` and the one in kfsd_standins alone. The callback of evictions only takes `evicted`: it may come from inside
  *          any call of the cache, also under the others.
  *
- * Threads  Workers (4..64, and those who wait for bytes), per volume: a watcher, 2 settlers, an arriver, a collector of garbage; one heart for all volumes; main waits for signals.
+ * Threads  Workers (4..64, and those who wait for bytes), per volume: a watcher, 2 settlers, an arriver, a housekeeper; one heart for all volumes; main waits for signals.
  */
 #ifndef KFS_TOOLS_KFSD_KFSD_H
 #define KFS_TOOLS_KFSD_KFSD_H
 
+#include "base/buf.h"
 #include "base/conf.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -30,10 +31,10 @@
 #include <sys/types.h>
 
 #define KFSD_RACY_NS 20000000LL /* kernel file times are coarse: a change this soon after a look may carry the same time */
-#define KFSD_GC_GRACE_S 60
 #define KFSD_EVICTED_MAX 4096
 
 struct kfsd_vol;
+struct kfsd_house;
 
 /* An inode under management. `refs`, `queued`, `orphan`, `next` belong to vol->table; the rest to `lock`. `live` changes only under lock + pub and may be
  * read under either. */
@@ -104,7 +105,8 @@ struct kfsd_vol {
     pthread_t arriver;
 
     int watch_fd, wake_fd;
-    pthread_t watcher, settlers[2], collector;
+    pthread_t watcher, settlers[2];
+    struct kfsd_house *house;
     bool threads_on;
 
     char socket[KFS_PATH_MAX];
@@ -253,6 +255,17 @@ void kfsd_standin_sweep(struct kfsd_vol *v); /* forget those that are closed; al
 /* ---- watch.c --------------------------------------------------------------------------------------------------------- */
 int kfsd_watch_start(struct kfsd_vol *v, struct kfs_err *err);
 void kfsd_watch_stop(struct kfsd_vol *v);
+
+/* ---- house.c --------------------------------------------------------------------------------------------------------- */
+int kfsd_house_start(struct kfsd_vol *v, struct kfs_err *err); /* before the first object of this session is written */
+int kfsd_house_run(struct kfsd_vol *v, struct kfs_err *err);   /* its thread */
+void kfsd_house_halt(struct kfsd_vol *v);                      /* no work from now on; waits for what is under way */
+void kfsd_house_stop(struct kfsd_vol *v, bool clean);          /* clean: everything is committed, nothing was left behind */
+void kfsd_house_tick(struct kfsd_vol *v);                      /* each second */
+/* Start a collection; options: words "delete", "full", "grace=SECONDS". *ret_id: to ask for it. -EBUSY: one is under way. */
+int kfsd_house_gc(struct kfsd_vol *v, char *options, unsigned *ret_id, struct kfs_err *err);
+/* State and progress as JSON: {"job", "state", "phase", "done", "total", "error", "result"}. A job that nobody asks for ends after half a minute. */
+int kfsd_house_job_show(struct kfsd_vol *v, unsigned id, struct kfs_buf *b, struct kfs_err *err);
 
 /* ---- server.c -------------------------------------------------------------------------------------------------------- */
 int kfsd_server_listen(const char *path, struct kfsd_vol *v, struct kfs_err *err); /* v NULL: HELLO names the volume */

@@ -413,6 +413,8 @@ static int vol_open(struct kfsd_vol *v, const char *arg, struct kfs_err *err)
         log_beside_socket(v);
     r = kfs_meta_object_id(v->meta, &v->first_object, err);
     if (r == 0)
+        r = kfsd_house_start(v, err);
+    if (r == 0)
         r = cache_attach(v, err);
     if (r == 0)
         r = kfsd_standins_start(v, err);
@@ -434,6 +436,8 @@ static int vol_listen(struct kfsd_vol *v, struct kfs_err *err)
         r = kfsd_server_listen(v->socket, NULL, err);
     if (r == 0)
         r = kfsd_watch_start(v, err);
+    if (r == 0)
+        r = kfsd_house_run(v, err);
     if (r == 0)
         r = kfs_lock_describe(v->v->lock, v->socket, kfs_cache_dir(v->cache), err);
     return r;
@@ -464,11 +468,13 @@ static void vol_close(struct kfsd_vol *v)
     if (!v->v)
         return;
     kfsd_watch_stop(v);
+    kfsd_house_halt(v); /* it asks the arrivals what they read */
     kfsd_arrive_stop(v);
     kfsd_standins_stop(v);
     bool clean = v->cache && vol_settle_all(v);
     if (!clean && v->cache)
         kfs_log(KFS_LOG_WARN, "'%s': ended with uncommitted files in '%s/w'; the next kfsd commits them", v->v->url, kfs_cache_dir(v->cache));
+    kfsd_house_stop(v, clean);
     /* Whatever is still live is found and committed by the next one; our segment is dead either way, so the end counts as regular, unless that of an
      * unclean predecessor may still be trusted. */
     kfs_volume_close(v->v, v->shm != NULL && v->cache != NULL && kfs_clock_mono_ns() >= v->ready_ns);

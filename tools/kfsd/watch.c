@@ -11,7 +11,6 @@
 #define SWEEP_MS 1000
 #define BATCH_MS 20
 #define DIR_ORPHAN_NS (60ULL * 1000000000)
-#define COLLECT_S 10
 
 /* ---- settlers ----------------------------------------------------------------------------------------------------------- */
 
@@ -94,6 +93,7 @@ static void *watcher_main(void *arg)
             kfsd_cache_check(v);
             sweep(v);
             kfsd_standin_sweep(v);
+            kfsd_house_tick(v);
             next_sweep = now + SWEEP_MS * 1000000ULL;
         }
         struct pollfd p[2] = {{.fd = v->watch_fd, .events = POLLIN}, {.fd = v->wake_fd, .events = POLLIN}};
@@ -108,98 +108,6 @@ static void *watcher_main(void *arg)
         }
     }
     free(ev);
-    return NULL;
-}
-
-/* ---- garbage ----------------------------------------------------------------------------------------------------------------- */
-
-struct leftovers {
-    struct kfsd_vol *v;
-    unsigned gone;
-};
-
-/* Objects that a crash left between their writing and the transaction that names them. Only ids of earlier lives: newer ones may be under way. */
-static int check_object(void *arg, uint64_t object, uint64_t bytes)
-{
-    (void)bytes;
-    struct leftovers *l = arg;
-    if (atomic_load(&l->v->stop))
-        return 1;
-    if (object < l->v->first_object && kfs_meta_object_known(l->v->meta, object, NULL) == 0 && kfs_store_delete(l->v->store, object, NULL) == 0)
-        l->gone++;
-    return 0;
-}
-
-struct spared {
-    const struct kfs_meta_garbage *g;
-    int count;
-    uint64_t *ids;
-};
-
-static int spare(void *arg, uint64_t object)
-{
-    struct spared *s = arg;
-    for (int i = 0; i < s->count; i++)
-        if (s->g[i].id == object)
-            s->ids[i] = 0;
-    return 0;
-}
-
-/* The ids of g that no fill still reads; later rounds ask for the others again. Returns how many. */
-static int unread(struct kfsd_vol *v, const struct kfs_meta_garbage *g, int n, uint64_t *ids)
-{
-    struct spared s = {.g = g, .count = n, .ids = ids};
-    for (int i = 0; i < n; i++)
-        ids[i] = g[i].id;
-    if (n <= 0 || kfsd_arrive_each_object(v, spare, &s) < 0)
-        return n < 0 ? n : 0;
-    int kept = 0;
-    for (int i = 0; i < n; i++)
-        if (ids[i])
-            ids[kept++] = ids[i];
-    return kept;
-}
-
-static void collect(struct kfsd_vol *v)
-{
-    struct kfs_meta_garbage g[256];
-    uint64_t ids[256], after = 0;
-    while (!atomic_load(&v->stop)) {
-        int n = kfs_meta_garbage_list(v->meta, KFSD_GC_GRACE_S, after, g, sizeof g / sizeof *g, NULL);
-        if (n > 0)
-            after = g[n - 1].id;
-        bool more = n > 0;
-        n = unread(v, g, n, ids);
-        n = n > 0 ? kfs_meta_garbage_doom(v->meta, ids, (size_t)n, NULL) : n;
-        size_t done = 0;
-        for (int i = 0; i < n && !atomic_load(&v->stop); i++)
-            if (kfs_store_delete(v->store, ids[i], NULL) == 0)
-                ids[done++] = ids[i];
-        KFS_FAULT("gc.deleted");
-        if (!more || n < 0 || (n > 0 && (done == 0 || kfs_meta_garbage_forget(v->meta, ids, done, NULL) < 0)))
-            return;
-    }
-}
-
-static void *collector_main(void *arg)
-{
-    struct kfsd_vol *v = arg;
-    if (v->v->unclean) {
-        struct leftovers l = {.v = v};
-        (void)kfs_store_each(v->store, check_object, &l, NULL);
-        if (l.gone)
-            kfs_log(KFS_LOG_INFO, "'%s': %u objects left behind by a crash removed", v->v->url, l.gone);
-    }
-    uint64_t next = 0;
-    while (!atomic_load(&v->stop)) {
-        struct pollfd p = {.fd = v->wake_fd, .events = POLLIN};
-        uint64_t now = kfs_clock_mono_ns();
-        if (now >= next) {
-            collect(v);
-            next = now + COLLECT_S * 1000000000ULL;
-        }
-        (void)poll(&p, 1, COLLECT_S * 1000);
-    }
     return NULL;
 }
 
@@ -219,8 +127,6 @@ int kfsd_watch_start(struct kfsd_vol *v, struct kfs_err *err)
     int r = pthread_create(&v->watcher, NULL, watcher_main, v);
     for (int i = 0; r == 0 && i < 2; i++)
         r = pthread_create(&v->settlers[i], NULL, settler_main, v);
-    if (r == 0)
-        r = pthread_create(&v->collector, NULL, collector_main, v);
     if (r)
         return KFS_FAIL(err, r, "cannot start a thread: %s", strerror(r));
     v->threads_on = true;
@@ -240,7 +146,6 @@ void kfsd_watch_stop(struct kfsd_vol *v)
     pthread_join(v->watcher, NULL);
     pthread_join(v->settlers[0], NULL);
     pthread_join(v->settlers[1], NULL);
-    pthread_join(v->collector, NULL);
     v->threads_on = false;
     close(v->wake_fd);
     if (v->watch_fd >= 0)
