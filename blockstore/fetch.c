@@ -313,16 +313,17 @@ void kfs_fetch_raise_locked(struct kfs_fetch *e, uint64_t id, uint64_t plain_off
 /* Long enough to keep the link busy with the requests that may run, short enough to let all of them run. */
 static size_t range_bytes_locked(const struct kfs_fetch *e)
 {
-    bool near = e->ttfb_ns < LOW_LATENCY_NS;
+    if (e->rtt_ns < LOW_LATENCY_NS)
+        return RANGE_MAX;
     unsigned slots = e->limit > e->running ? e->limit - e->running : 1;
-    size_t share = e->queued_bytes / slots, least = near ? 4 * MIB : MIB, most = near ? RANGE_MAX : BUDGET / (e->limit ? e->limit : 1);
+    size_t share = e->queued_bytes / slots, most = BUDGET / (e->limit ? e->limit : 1);
     most = most < 2 * MIB ? 2 * MIB : most > RANGE_MAX ? RANGE_MAX : most;
-    return share < least ? least : share > most ? most : share;
+    return share < MIB ? MIB : share > most ? most : share;
 }
 
 int64_t kfs_fetch_window_locked(const struct kfs_fetch *e)
 {
-    uint64_t bytes = 2 * (e->bytes_per_s / 1000) * (e->ttfb_ns / 1000) / 1000;
+    uint64_t bytes = 2 * (e->bytes_per_s / 1000) * (e->rtt_ns / 1000) / 1000;
     int64_t frames = (int64_t)(bytes / KFS_FRAME_BYTES) + 1;
     return frames < 16 ? 16 : frames > 128 ? 128 : frames;
 }
@@ -451,6 +452,10 @@ static void first_byte_locked(struct kfs_fetch *e, struct fetch_get *g)
     g->first_byte_ns = kfs_clock_mono_ns();
     uint64_t took = g->first_byte_ns - g->sent_ns;
     e->ttfb_ns = e->ttfb_ns ? (e->ttfb_ns * 7 + took) / 8 : took;
+    /* Waiting in the far end's queue, or for a processor, is not distance. */
+    e->rtt_ns += e->rtt_ns / 256;
+    if (!e->rtt_ns || took < e->rtt_ns)
+        e->rtt_ns = took;
 }
 
 static void count_bytes_locked(struct kfs_fetch *e, size_t bytes)
@@ -601,7 +606,9 @@ static void deliver_locked(struct kfs_fetch *e, struct fetch_frame *f, const uns
         } else if (rc == 0) {
             int fd = t->fill->fd;
             pthread_mutex_unlock(&e->lock);
+            pthread_mutex_lock(&t->fill->write);
             wrote = kfs_fetch_write(fd, plain + t->skip, t->len, t->frame * KFS_FRAME_BYTES);
+            pthread_mutex_unlock(&t->fill->write);
             if (wrote < 0)
                 KFS_FAIL(&werr, -wrote, "cannot fill a cache file: %s%s", strerror(-wrote),
                          wrote == -ENOSPC ? "; make room where the cache directory lies" : "");

@@ -90,6 +90,7 @@ struct kfs_fetch {
     unsigned running, limit;             /* gets at the driver */
     uint64_t bytes_held;                 /* of gets */
     uint64_t ttfb_ns, bytes_per_s;       /* moving averages */
+    uint64_t rtt_ns;                     /* the least time to a first byte of late */
     uint64_t rate_since_ns, rate_bytes;
     uint64_t gets, bytes, again;
     bool threads_on, stop;
@@ -123,6 +124,7 @@ struct kfs_fill {
     uint64_t left;       /* slots not present */
     uint64_t wanted;     /* slots in state WANTED */
     int fd;              /* -1 once whole */
+    pthread_mutex_t write; /* the kernel lets one write to a file at a time: waiting here costs nothing, there a processor */
     struct kfs_arrival *arrival;
     void (*on_whole)(void *arg, struct kfs_fill *f);
     void *arg;

@@ -153,6 +153,7 @@ static void fill_free(struct kfs_fill *f)
     free(f->readers);
     free(f->first);
     pthread_cond_destroy(&f->changed);
+    pthread_mutex_destroy(&f->write);
     free(f);
 }
 
@@ -272,6 +273,7 @@ int kfs_fill_start(struct kfs_store *s, struct kfs_content *c, kfs_ino_t ino, ui
                            .arg = arg, .refs = 1, .inner = 1};
     memset(c, 0, sizeof *c);
     pthread_cond_init(&f->changed, NULL);
+    pthread_mutex_init(&f->write, NULL);
     f->fd = fcntl(file_fd, F_DUPFD_CLOEXEC, 3);
     if (f->fd < 0)
         rc = fd_failed(-errno, err);

@@ -4,6 +4,7 @@
 #define WINDOW_FIRST 2    /* frames beyond the very first one of a file */
 #define WINDOW_NEXT  4    /* when a pattern shows elsewhere */
 #define WINDOW_MAX   1024
+#define WINDOW_BUSY  128 /* up to this a window may be twice what was read: it keeps a short link busy with long ranges */
 #define GROUP        4 /* frames of one backward step: the nearest come first */
 #define STRIDES_MAX  64
 
@@ -96,7 +97,8 @@ void kfs_readahead_step(struct kfs_readahead *r, int64_t first, int64_t last, in
         begin(r, first == 0 ? KFS_AHEAD_FORWARD : KFS_AHEAD_RANDOM, last + 1, WINDOW_FIRST);
     } else if (in_step(r, first, last)) {
         r->run += r->mode == KFS_AHEAD_FORWARD ? first - r->first : last - first + 1;
-        r->window = least(least(r->window * 2, WINDOW_MAX), r->run > cap ? r->run : cap);
+        int64_t fair = least(2 * r->run, WINDOW_BUSY);
+        r->window = least(least(r->window * 2, WINDOW_MAX), r->run > cap ? r->run : cap > fair ? cap : fair);
     } else {
         look_anew(r, first, last);
     }

@@ -3,7 +3,8 @@
  * Model    One struct kfs_readahead a reader. It is told only of frames that were missing: what was read ahead well is read without a word, so the next thing
  *          heard from a reader in step is the first frame beyond what was read ahead, or one that is still under way. Patterns: forward (from the start of the
  *          file at the first request, elsewhere at the second in a row), backward, strided (at the third with the same step), random (nothing is read ahead).
- *          Each confirmation doubles the window, up to `cap` or, if that is more, to what was read in this run: so at most as much as was used is fetched in vain.
+ *          Each confirmation doubles the window, up to `cap` or, if that is more, to what was read in this run (twice that, while it is below 128 frames):
+ *          so what is fetched in vain is bounded by what was used.
  * Threads  The caller's lock.
  */
 #ifndef KFS_BLOCKSTORE_READAHEAD_H
