@@ -505,6 +505,7 @@ int kfs_fill_want(struct kfs_fill *f, uint64_t reader, uint64_t off, uint64_t le
     }
     f->inner++;
     w.next = f->waiters;
+    /* cppcheck-suppress autoVariables ; out of the list before return */
     f->waiters = &w;
     forget_failure_locked(f);
     int rc = each_slot(f, w.first, w.last, want_slot, &w);
