@@ -1,4 +1,6 @@
 #include "tools/common/volume.h"
+#include "blockstore/driver.h"
+#include "tools/common/secret.h"
 #include "base/rand.h"
 #include <dirent.h>
 #include <errno.h>
@@ -132,7 +134,80 @@ static int format_on_server(const char *url, struct kfs_meta_volume *v, struct k
     return r < 0 ? r : kfs_meta_format(url, v, geteuid(), getegid(), err);
 }
 
+/* ---- keys ---------------------------------------------------------------------------------------------------------- */
+
+int kfs_volume_keys_get(struct kfs_meta *m, struct kfs_buf *ret, struct kfs_err *err)
+{
+    if (kfs_buf_reserve(ret, KFS_KEYS_TEXT_MAX) < 0)
+        return KFS_FAIL(err, ENOMEM, "out of memory");
+    int r = kfs_meta_setting_get(m, KFS_KEYS_SETTING, ret->data, KFS_KEYS_TEXT_MAX, err);
+    if (r < 0) {
+        ret->data[0] = 0;
+        return r;
+    }
+    ret->len = strlen(ret->data);
+    return 0;
+}
+
+int kfs_volume_keys_set(struct kfs_meta *m, const char *store_url, const char *record, struct kfs_err *err)
+{
+    struct kfs_drv *d = NULL;
+    /* The copy first: a key that the metadata knew and the copy did not could be lost with the metadata. */
+    int r = kfs_drv_open(store_url, NULL, false, &d, err);
+    if (r == 0)
+        r = kfs_drv_put(d, KFS_KEYS_KEY, record, strlen(record), KFS_DRV_DURABLE, err);
+    kfs_drv_close(d);
+    if (r == 0)
+        r = kfs_meta_setting_set(m, KFS_KEYS_SETTING, record, err);
+    return r < 0 ? r : kfs_meta_sync(m, err);
+}
+
+static int keys_make(const char *path, const struct kfs_meta_volume *v, const struct kfs_secret *secret, struct kfs_err *err)
+{
+    struct kfs_buf record;
+    struct kfs_meta *m = NULL;
+    kfs_buf_init(&record);
+    int r = kfs_keys_create(v->id, secret, &record, err);
+    if (r == 0)
+        r = kfs_meta_open(path, &m, err);
+    if (r == 0)
+        r = kfs_volume_keys_set(m, v->store, kfs_buf_str(&record), err);
+    kfs_meta_close(m);
+    kfs_buf_release(&record);
+    return r;
+}
+
+/* *ret NULL: the volume is not encrypted. */
+static int keys_open(struct kfs_volume *v, const struct kfs_volume_options *o, struct kfs_keyring **ret, struct kfs_err *err)
+{
+    struct kfs_buf record, secret;
+    char prompt[300];
+    kfs_buf_init(&record);
+    kfs_buf_init(&secret);
+    *ret = NULL;
+    int r = kfs_volume_keys_get(v->meta, &record, err);
+    if (r == 0) {
+        snprintf(prompt, sizeof prompt, "passphrase of '%.200s'", v->url);
+        r = kfs_secret_read(o->key_file, o->ask ? prompt : NULL, false, &secret, err);
+        if (r == 0)
+            r = kfs_keys_open(v->id, kfs_buf_str(&record), &(struct kfs_secret){secret.data, secret.len}, ret, err);
+    } else if (r == -ENOENT) {
+        r = 0;
+    }
+    kfs_secret_release(&secret);
+    kfs_buf_release(&record);
+    return r;
+}
+
+/* ---- making ---------------------------------------------------------------------------------------------------------- */
+
 int kfs_volume_format(const char *url, const char *store_url, const char *name, struct kfs_meta_volume *ret, struct kfs_err *err)
+{
+    return kfs_volume_format_with(url, store_url, name, NULL, ret, err);
+}
+
+int kfs_volume_format_with(const char *url, const char *store_url, const char *name, const struct kfs_secret *secret, struct kfs_meta_volume *ret,
+                           struct kfs_err *err)
 {
     char path[KFS_VOLUME_URL_MAX];
     int r = kfs_volume_url_path(url, path, sizeof path, err);
@@ -152,6 +227,11 @@ int kfs_volume_format(const char *url, const char *store_url, const char *name, 
     if (r < 0)
         return r;
     r = kfs_volume_is_embedded(path) ? format_embedded(path, &v, err) : format_on_server(path, &v, err);
+    if (r == 0 && secret) {
+        r = keys_make(path, &v, secret, err);
+        if (r < 0 && kfs_volume_is_embedded(path))
+            unlink_database(path);
+    }
     kfs_lock_release(lock);
     if (r == 0 && ret)
         *ret = v;
@@ -319,9 +399,15 @@ int kfs_volume_open(const char *url, const struct kfs_volume_options *o, struct 
     if (r < 0)
         goto out;
     snprintf(v->id, sizeof v->id, "%s", kfs_meta_volume(v->meta)->id);
-    r = kfs_store_open(kfs_meta_volume(v->meta)->store, v->id, &v->store, err);
+    struct kfs_store_options so = o->store;
+    r = keys_open(v, o, &so.keys, err);
     if (r < 0)
         goto out;
+    r = kfs_store_open_with(kfs_meta_volume(v->meta)->store, v->id, &so, &v->store, err);
+    if (r < 0) {
+        kfs_keyring_free(so.keys);
+        goto out;
+    }
     if (!o->without_cache) {
         char below[KFS_PATH_MAX];
         const char *dir = o->cache_dir;

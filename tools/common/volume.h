@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/pure/attr.h"
 #include "blockstore/blockstore.h"
+#include "blockstore/keys.h"
 #include "blockstore/cache_file.h"
 #include "meta/meta.h"
 #include "tools/common/lockfile.h"
@@ -41,6 +42,9 @@ struct kfs_volume_options {
     const char *cache_parent; /* explicit too, for any number of volumes: each gets the directory cache_parent/ID. NULL or "": none */
     uint64_t cache_cap_bytes; /* 0: 10 GiB */
     bool without_cache;       /* fsck: metadata and objects only */
+    const char *key_file;     /* secret of an encrypted volume; NULL or "": see tools/common/secret.h */
+    bool ask;                 /* for the secret on the terminal, if need be */
+    struct kfs_store_options store; /* its keys are filled in here */
 };
 
 /* "sqlite:PATH" -> absolute PATH; "mysql://…" stays as it is (the file need not exist, its directory must). -EINVAL: unknown or unsupported scheme, with the cure in err. */
@@ -52,6 +56,12 @@ bool kfs_volume_is_embedded(const char *path); /* a database file here, not a se
 
 /* Make a new volume. store_url NULL: "file:PATH.objects". -EEXIST: there is one already. ret may be NULL. */
 int kfs_volume_format(const char *url, const char *store_url, const char *name, struct kfs_meta_volume *ret, struct kfs_err *err);
+/* The same, with content encrypted from the start: keys that `secret` unlocks. NULL: not encrypted. */
+int kfs_volume_format_with(const char *url, const char *store_url, const char *name, const struct kfs_secret *secret, struct kfs_meta_volume *ret,
+                           struct kfs_err *err);
+/* The keys record of an encrypted volume: into the settings, and as a copy into the store. get: -ENOENT: not encrypted. */
+int kfs_volume_keys_get(struct kfs_meta *m, struct kfs_buf *ret, struct kfs_err *err);
+int kfs_volume_keys_set(struct kfs_meta *m, const char *store_url, const char *record, struct kfs_err *err);
 
 int kfs_volume_open(const char *url, const struct kfs_volume_options *o, struct kfs_volume **ret_v, struct kfs_err *err);
 /* Move to v->cache_wanted. The caller has recovered everything live in the present directory. */

@@ -1,3 +1,4 @@
+#include "tools/common/secret.h"
 #include "tools/common/volume.h"
 #include "tools/kfs/kfs.h"
 #include <errno.h>
@@ -13,9 +14,14 @@ int kfs_cmd_format(struct kfs_cmd *c)
         (void)KFS_FAIL(&err, EINVAL, "the volume is the argument; leave out --volume");
         return kfs_cmd_fail(c, &err);
     }
+    struct kfs_buf secret;
+    kfs_buf_init(&secret);
     int rc = kfs_endpoint_resolve(&c->conf, c->args[0], &e, &err);
+    if (rc == 0 && c->encrypt)
+        rc = kfs_secret_read(c->key_file, "passphrase of the new volume", true, &secret, &err);
     if (rc == 0)
-        rc = kfs_volume_format(e.url, c->store, c->volume_name, &v, &err);
+        rc = kfs_volume_format_with(e.url, c->store, c->volume_name, c->encrypt ? &(struct kfs_secret){secret.data, secret.len} : NULL, &v, &err);
+    kfs_secret_release(&secret);
     if (rc < 0 && !err.code)
         (void)KFS_FAIL(&err, -rc, "cannot make volume '%.250s': %s", e.url, strerror(-rc));
     if (rc < 0)

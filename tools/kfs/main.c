@@ -26,11 +26,17 @@ static const char COMMON_HELP[] =
     "  --help\n"
     "Exit code: 0 done, 1 failed, 2 usage.\n";
 
-enum { OPT_VOLUME = 256, OPT_JSON, OPT_STORE, OPT_NAME, OPT_DELETE, OPT_FULL, OPT_GRACE, OPT_HELP, OPT_VERSION };
+enum {
+    OPT_VOLUME = 256, OPT_JSON, OPT_STORE, OPT_NAME, OPT_DELETE, OPT_FULL, OPT_GRACE, OPT_ENCRYPT, OPT_KEY_FILE, OPT_NEW_KEY_FILE, OPT_OBJECT, OPT_KEYS,
+    OPT_HELP, OPT_VERSION
+};
 static const struct option OPTIONS[] = {
     {"volume", required_argument, NULL, OPT_VOLUME}, {"json", no_argument, NULL, OPT_JSON},   {"store", required_argument, NULL, OPT_STORE},
     {"name", required_argument, NULL, OPT_NAME},     {"help", no_argument, NULL, OPT_HELP},   {"version", no_argument, NULL, OPT_VERSION},
     {"delete", no_argument, NULL, OPT_DELETE},       {"full", no_argument, NULL, OPT_FULL},   {"grace", required_argument, NULL, OPT_GRACE},
+    {"encrypt", no_argument, NULL, OPT_ENCRYPT},     {"key-file", required_argument, NULL, OPT_KEY_FILE},
+    {"new-key-file", required_argument, NULL, OPT_NEW_KEY_FILE}, {"object", required_argument, NULL, OPT_OBJECT},
+    {"keys", required_argument, NULL, OPT_KEYS},
     {NULL, 0, NULL, 0},
 };
 
@@ -86,6 +92,12 @@ static int run(const struct command *cmd, struct kfs_cmd *c)
         return usage(cmd->name, "", c->store ? "--store" : "--name", " is for 'kfs format'");
     if ((c->delete_ || c->full || c->grace) && strcmp(cmd->name, "gc") != 0)
         return usage(cmd->name, "", c->delete_ ? "--delete" : c->full ? "--full" : "--grace", " is for 'kfs gc'");
+    if (c->encrypt && strcmp(cmd->name, "format") != 0)
+        return usage(cmd->name, "", "--encrypt", " is for 'kfs format'");
+    if ((c->object || c->keys) && strcmp(cmd->name, "fsck") != 0)
+        return usage(cmd->name, "", c->object ? "--object" : "--keys", " is for 'kfs fsck'");
+    if (c->new_key_file && strcmp(cmd->name, "key add") != 0)
+        return usage(cmd->name, "", "--new-key-file", " is for 'kfs key add'");
     struct kfs_err err = {0};
     char dir[KFS_PATH_MAX];
     if (kfs_program_dir(dir, sizeof dir, &err) < 0 || kfs_conf_load_default(&c->conf, &err) < 0) {
@@ -129,6 +141,21 @@ int main(int argc, char **argv)
         case OPT_GRACE:
             c.grace = optarg;
             break;
+        case OPT_ENCRYPT:
+            c.encrypt = true;
+            break;
+        case OPT_KEY_FILE:
+            c.key_file = optarg;
+            break;
+        case OPT_NEW_KEY_FILE:
+            c.new_key_file = optarg;
+            break;
+        case OPT_OBJECT:
+            c.object = optarg;
+            break;
+        case OPT_KEYS:
+            c.keys = optarg;
+            break;
         case OPT_HELP:
             help = true;
             break;
@@ -154,6 +181,8 @@ int main(int argc, char **argv)
         help_all(stderr);
         return 2;
     }
+    if (!cmd && strcmp(argv[optind], "key") == 0)
+        return usage(NULL, "'key' goes with list, add, rm or rotate: ", "kfs key list URL", "");
     if (!cmd && strcmp(argv[optind], "cache") == 0)
         return usage(NULL, "'cache' goes with 'evict': ", "kfs cache evict", "");
     if (!cmd)

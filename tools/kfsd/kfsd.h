@@ -118,7 +118,7 @@ struct kfsd_vol {
 struct kfsd_conn;
 
 struct kfsd_options {
-    const char *config, *cache_dir, *run_dir, *socket, *log, *commit;
+    const char *config, *cache_dir, *run_dir, *socket, *log, *commit, *key_file;
     bool foreground, private_, create;
     double linger_s;
     int ready_fd;

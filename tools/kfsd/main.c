@@ -38,6 +38,7 @@ static const char usage_text[] =
     "  --cache-dir DIR    where the content of files in use lies; one volume only (configuration: cache_dir)\n"
     "  --run-dir DIR      where the socket is made (default: /run/kfs, or for a private one $XDG_RUNTIME_DIR/kfs, /run/user/UID/kfs or /tmp/kfs-UID)\n"
     "  --socket PATH      the socket itself; with several volumes they share it\n"
+    "  --key-file FILE    passphrase or RSA key (PEM) of encrypted volumes (configuration: key_file; or $KFS_KEY_FILE, or the passphrase in $KFS_PASSPHRASE)\n"
     "  --config FILE      read this configuration instead of the default ones\n"
     "  --log FILE         append log lines to FILE instead of standard error (a private one without a terminal: beside its socket)\n"
     "  --foreground       stay in the terminal's session: SIGHUP ends it too (kfsd never forks; systemd needs nothing special)\n"
@@ -106,11 +107,12 @@ static bool parse_seconds(const char *text, double *ret)
 /* -1: go on; otherwise the exit code. */
 static int parse_args(int argc, char **argv)
 {
-    enum { CONFIG = 256, FOREGROUND, PRIVATE, CREATE, CACHE_DIR, RUN_DIR, SOCKET, LINGER, COMMIT, READY_FD, LOG, HELP };
+    enum { CONFIG = 256, FOREGROUND, PRIVATE, CREATE, CACHE_DIR, RUN_DIR, SOCKET, LINGER, COMMIT, READY_FD, LOG, KEY_FILE, HELP };
     static const struct option longs[] = {
         {"config", 1, NULL, CONFIG},       {"foreground", 0, NULL, FOREGROUND}, {"private", 0, NULL, PRIVATE}, {"create", 0, NULL, CREATE},
         {"cache-dir", 1, NULL, CACHE_DIR}, {"run-dir", 1, NULL, RUN_DIR},       {"socket", 1, NULL, SOCKET},   {"linger", 1, NULL, LINGER},
         {"commit", 1, NULL, COMMIT},       {"ready-fd", 1, NULL, READY_FD},     {"log", 1, NULL, LOG},         {"help", 0, NULL, HELP},
+        {"key-file", 1, NULL, KEY_FILE},
         {NULL, 0, NULL, 0},
     };
     struct kfsd_options *o = &kfsd.opt;
@@ -126,6 +128,7 @@ static int parse_args(int argc, char **argv)
         case RUN_DIR: o->run_dir = optarg; break;
         case SOCKET: o->socket = optarg; break;
         case LOG: o->log = optarg; break;
+        case KEY_FILE: o->key_file = optarg; break;
         case LINGER:
             if (!parse_seconds(optarg, &o->linger_s))
                 return usage_error("--linger needs a number of seconds, not", optarg);
@@ -387,6 +390,11 @@ static int vol_open(struct kfsd_vol *v, const char *arg, struct kfs_err *err)
         .cache_dir = kfsd.opt.cache_dir,
         .cache_parent = kfs_conf_text(&kfsd.conf, KFS_CONF_CACHE_DIR),
         .cache_cap_bytes = kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_BYTES),
+        .key_file = kfsd.opt.key_file ? kfsd.opt.key_file : kfs_conf_text(&kfsd.conf, KFS_CONF_KEY_FILE),
+        .ask = kfsd.opt.foreground && isatty(STDIN_FILENO),
+        .store = {.no_compression = strcmp(kfs_conf_text(&kfsd.conf, KFS_CONF_COMPRESS), "none") == 0,
+                  .pack_bytes = kfs_conf_number(&kfsd.conf, KFS_CONF_PACK_BYTES),
+                  .pack_file_bytes = kfs_conf_number(&kfsd.conf, KFS_CONF_PACK_FILE_BYTES)},
     };
     if (r == 0)
         r = kfs_volume_open(url, &o, &v->v, err);
