@@ -79,7 +79,7 @@ int kfs_drv_run(struct kfs_drv *d, struct kfs_drv_req *q)
     }
     struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     q->done = wake;
-    q->arg = &w;
+    q->arg = &w; // cppcheck-suppress autoVariables ; done has been called before w goes
     kfs_drv_submit(d, q);
     pthread_mutex_lock(&w.lock);
     while (!w.done)

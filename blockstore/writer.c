@@ -5,7 +5,6 @@
  *          more waits for the network, and holds none meanwhile.
  */
 #include "blockstore/store.h"
-#include "base/cleanup.h"
 #include "base/fault.h"
 #include "blockstore/keys.h"
 #include <errno.h>
@@ -255,17 +254,18 @@ static int part_flush(struct kfs_blk_writer *w, struct kfs_err *err)
     }
     KFS_FAULT("upload.part");
     size_t rest = w->part->used - KFS_PART_BYTES;
-    kfs_auto_free void *carry = malloc(rest + 1);
+    void *carry = malloc(rest + 1);
     if (!carry)
         return writer_failed(w, -ENOMEM, "out of memory", err);
     memcpy(carry, w->part->buf + KFS_PART_BYTES, rest);
     part_submit(w, KFS_PART_BYTES);
     int rc = part_new(w, err);
-    if (rc < 0)
-        return rc;
-    memcpy(w->part->buf, carry, rest);
-    w->part->used = rest;
-    return 0;
+    if (rc == 0) {
+        memcpy(w->part->buf, carry, rest);
+        w->part->used = rest;
+    }
+    free(carry);
+    return rc;
 }
 
 int kfs_blk_writer_add(struct kfs_blk_writer *w, const struct kfs_object_entry *e, const void *stored, size_t stored_len, struct kfs_err *err)

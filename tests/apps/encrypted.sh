@@ -5,6 +5,7 @@ kfs_volume
 [ -z "$KFS_PLAIN" ] || { t_skip encrypted "a plain directory is not"; kfs_done; }
 K=$KFS_BIN/kfs
 store=$T/vol.db.objects
+: >"$T/o"
 echo 'a long passphrase' >"$T/pass"
 echo 'not that passphrase' >"$T/wrong"
 openssl genrsa -out "$T/rsa.pem" 2048 2>/dev/null && openssl rsa -in "$T/rsa.pem" -pubout -out "$T/pub.pem" 2>/dev/null || t_fail set-up-rsa
