@@ -22,9 +22,14 @@
 #endif
 #define TABLES_OFF 4096u /* the header has a page for itself: heartbeats do not dirty rows */
 
-enum { DENT, ATTR, LINK, TABLES };
+enum { DENT, ATTR, LINK, LIST, TABLES };
 static const size_t row_bytes[TABLES] = {sizeof(struct kfs_shm_dent), sizeof(struct kfs_shm_attr),
-                                         sizeof(struct kfs_shm_link)};
+                                         sizeof(struct kfs_shm_link), sizeof(struct kfs_shm_list)};
+
+/* The listings in the ring, oldest first: whoever writes over one takes its row away first. */
+struct placed {
+    uint64_t dir, off, bytes;
+};
 
 struct kfs_shm {
     struct kfs_shm_header *h;
@@ -35,6 +40,10 @@ struct kfs_shm {
     char *rows[TABLES];
     uint64_t buckets[TABLES];
     uint64_t *stamps[TABLES]; /* one a row */
+    char *ring;
+    uint64_t ring_bytes, ring_at; /* where the next listing goes */
+    struct placed *placed;        /* circular */
+    size_t placed_cap, placed_first, placed_count;
 };
 
 /* --- making it -------------------------------------------------------------------------------- */
@@ -100,6 +109,7 @@ static void write_header(struct kfs_shm *s, uint64_t epoch, const uint64_t rows[
         s->rows[t] = (char *)s->h + off[t];
         s->buckets[t] = rows[t] / KFS_SHM_WAYS;
     }
+    s->ring = (char *)s->h + at;
     *s->h = (struct kfs_shm_header){
         .magic = KFS_SHM_MAGIC,
         .version = KFS_SHM_VERSION,
@@ -111,6 +121,10 @@ static void write_header(struct kfs_shm *s, uint64_t epoch, const uint64_t rows[
         .dent_rows = rows[DENT],
         .attr_rows = rows[ATTR],
         .link_rows = rows[LINK],
+        .list_off = off[LIST],
+        .list_rows = rows[LIST],
+        .ring_off = at,
+        .ring_bytes = s->ring_bytes,
         .segment_bytes = s->bytes,
     };
 }
@@ -120,10 +134,9 @@ static bool rows_ok(uint64_t n)
     return n >= KFS_SHM_WAYS && !(n & (n - 1)) && n <= 1ULL << 32;
 }
 
-int kfs_shm_create(uint64_t epoch, uint64_t dent_rows, uint64_t attr_rows, uint64_t link_rows,
-                   struct kfs_shm **ret_s, struct kfs_err *err)
+int kfs_shm_create(uint64_t epoch, const struct kfs_shm_sizes *z, struct kfs_shm **ret_s, struct kfs_err *err)
 {
-    const uint64_t rows[TABLES] = {dent_rows, attr_rows, link_rows};
+    const uint64_t rows[TABLES] = {z->dent_rows, z->attr_rows, z->link_rows, z->list_rows};
     struct kfs_shm *s = calloc(1, sizeof *s);
     if (!s)
         return KFS_FAIL(err, ENOMEM, "cannot create shared memory: out of memory");
@@ -142,6 +155,11 @@ int kfs_shm_create(uint64_t epoch, uint64_t dent_rows, uint64_t attr_rows, uint6
         if (!s->stamps[t])
             rc = KFS_FAIL(err, ENOMEM, "cannot create shared memory: out of memory");
     }
+    s->ring_bytes = z->ring_bytes & ~(uint64_t)63;
+    s->bytes += s->ring_bytes;
+    s->placed_cap = rc == 0 ? 2 * rows[LIST] : 0;
+    if (rc == 0 && !(s->placed = calloc(s->placed_cap, sizeof *s->placed)))
+        rc = KFS_FAIL(err, ENOMEM, "cannot create shared memory: out of memory");
     if (rc == 0)
         rc = map_segment(s, err);
     if (rc < 0) {
@@ -163,6 +181,7 @@ void kfs_shm_free(struct kfs_shm *s)
         close(s->reader_fd);
     for (int t = 0; t < TABLES; t++)
         free(s->stamps[t]);
+    free(s->placed);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -198,7 +217,7 @@ static void row_write_locked(void *row, const void *image, size_t bytes)
 /* What the row says, compared with the key: does it hold it? And: is it free? */
 struct key {
     uint64_t hash; /* chooses the bucket */
-    uint64_t ino;  /* attr, link: the inode; dent: the parent */
+    uint64_t ino;  /* attr, link, list: the inode; dent: the parent */
     const char *name;
     size_t len;
 };
@@ -214,6 +233,10 @@ static bool row_is(int table, const void *row, const struct key *k)
         const struct kfs_shm_attr *a = row;
         return a->state && a->attr.ino == k->ino;
     }
+    if (table == LIST) {
+        const struct kfs_shm_list *l = row;
+        return l->state && l->dir == k->ino;
+    }
     const struct kfs_shm_link *l = row;
     return l->state && l->ino == k->ino;
 }
@@ -224,19 +247,20 @@ static bool row_is_empty(int table, const void *row)
         return ((const struct kfs_shm_dent *)row)->state == KFS_DENT_EMPTY;
     if (table == ATTR)
         return ((const struct kfs_shm_attr *)row)->state == 0;
+    if (table == LIST)
+        return ((const struct kfs_shm_list *)row)->state == 0;
     return ((const struct kfs_shm_link *)row)->state == 0;
 }
 
 /* Write image (NULL: an empty row) where the key is; for a new key where nothing is, else over the
  * row written longest ago. */
-static void put(struct kfs_shm *s, int table, const struct key *k, const void *image)
+static void put_locked(struct kfs_shm *s, int table, const struct key *k, const void *image)
 {
     static const char empty[256];
     static_assert(sizeof empty >= sizeof(struct kfs_shm_link) &&
                       sizeof empty >= sizeof(struct kfs_shm_attr),
                   "the largest row");
     size_t bytes = row_bytes[table];
-    pthread_mutex_lock(&s->lock);
     uint64_t first = (k->hash & (s->buckets[table] - 1)) * KFS_SHM_WAYS, found = UINT64_MAX,
              victim = first;
     for (uint64_t i = first; i < first + KFS_SHM_WAYS; i++) {
@@ -253,25 +277,146 @@ static void put(struct kfs_shm *s, int table, const struct key *k, const void *i
         row_write_locked(s->rows[table] + at * bytes, image ? image : empty, bytes);
         s->stamps[table][at] = image ? ++s->stamp : 0;
     }
+}
+
+static void put(struct kfs_shm *s, int table, const struct key *k, const void *image)
+{
+    pthread_mutex_lock(&s->lock);
+    put_locked(s, table, k, image);
     pthread_mutex_unlock(&s->lock);
 }
 
-void kfs_shm_put_dent(struct kfs_shm *s, uint64_t parent, const char *name, size_t len,
-                      uint64_t ino)
+/* --- listings --------------------------------------------------------------------------------- */
+
+static void list_drop_locked(struct kfs_shm *s, uint64_t dir)
 {
-    if (len > KFS_SHM_NAME_MAX)
-        return; /* nor was it ever put: there is nothing to drop */
+    put_locked(s, LIST, &(struct key){.hash = kfs_hash_u64(dir), .ino = dir}, NULL);
+}
+
+/* A name now leads to ino (0: nowhere): a listing that says otherwise goes. */
+static void list_check_locked(struct kfs_shm *s, uint64_t dir, const char *name, size_t len,
+                              uint64_t ino)
+{
+    uint64_t listed = 0;
+    int state = kfs_shm_list_find(s->h, dir, name, len, &listed);
+    if (state != KFS_DENT_EMPTY && (state == KFS_DENT_PRESENT ? listed : 0) != ino)
+        list_drop_locked(s, dir);
+}
+
+static const struct kfs_shm_list *list_row(const struct kfs_shm *s, uint64_t dir)
+{
+    uint64_t first = (kfs_hash_u64(dir) & (s->buckets[LIST] - 1)) * KFS_SHM_WAYS;
+    const struct kfs_shm_list *row = (const struct kfs_shm_list *)(const void *)s->rows[LIST] + first;
+    for (unsigned i = 0; i < KFS_SHM_WAYS; i++, row++)
+        if (row->state && row->dir == dir)
+            return row;
+    return NULL;
+}
+
+/* The oldest listing of the ring goes; its row, if it still is this one's. */
+static void placed_pop_locked(struct kfs_shm *s)
+{
+    struct placed p = s->placed[s->placed_first];
+    s->placed_first = (s->placed_first + 1) % s->placed_cap;
+    s->placed_count--;
+    const struct kfs_shm_list *row = list_row(s, p.dir);
+    if (row && row->off == p.off)
+        list_drop_locked(s, p.dir);
+}
+
+/* Room for bytes in the ring, with nothing in it that a row still names. */
+static uint64_t ring_take_locked(struct kfs_shm *s, uint64_t bytes)
+{
+    uint64_t from = s->ring_at;
+    if (s->ring_bytes - from < bytes) {
+        /* What lies between here and the end is the oldest there is. */
+        while (s->placed_count && s->placed[s->placed_first].off >= from)
+            placed_pop_locked(s);
+        from = 0;
+    }
+    while (s->placed_count && s->placed[s->placed_first].off >= from &&
+           s->placed[s->placed_first].off < from + bytes)
+        placed_pop_locked(s);
+    if (s->placed_count == s->placed_cap)
+        placed_pop_locked(s);
+    s->ring_at = from + bytes;
+    return from;
+}
+
+/* The offsets that come before the records. False: the records are not what they should be. */
+static bool list_index(uint32_t *index, const char *records, size_t bytes, uint32_t count)
+{
+    size_t at = 0, head = count * sizeof *index;
+    for (uint32_t i = 0; i < count; i++) {
+        struct kfs_wire_dirent e;
+        if (bytes - at < sizeof e)
+            return false;
+        memcpy(&e, records + at, sizeof e);
+        if (e.name_len > bytes - at - sizeof e)
+            return false;
+        index[i] = (uint32_t)(head + at);
+        at += sizeof e + e.name_len;
+    }
+    return at == bytes;
+}
+
+bool kfs_shm_put_list(struct kfs_shm *s, uint64_t dir, const void *records, size_t bytes,
+                      uint32_t count)
+{
+    uint64_t total = (uint64_t)count * sizeof(uint32_t) + bytes, room = (total + 7) & ~(uint64_t)7;
+    if (room > s->ring_bytes / 4)
+        return false;
+    pthread_mutex_lock(&s->lock);
+    list_drop_locked(s, dir);
+    uint64_t off = ring_take_locked(s, room);
+    bool ok = list_index((uint32_t *)(void *)(s->ring + off), records, bytes, count);
+    if (ok) {
+        if (bytes)
+            memcpy(s->ring + off + (size_t)count * sizeof(uint32_t), records, bytes);
+        struct kfs_shm_list row = {
+            .state = 1, .dir = dir, .off = off, .bytes = (uint32_t)total, .count = count};
+        s->placed[(s->placed_first + s->placed_count++) % s->placed_cap] =
+            (struct placed){dir, off, room};
+        put_locked(s, LIST, &(struct key){.hash = kfs_hash_u64(dir), .ino = dir}, &row);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return ok;
+}
+
+void kfs_shm_drop_list(struct kfs_shm *s, uint64_t dir)
+{
+    pthread_mutex_lock(&s->lock);
+    list_drop_locked(s, dir);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* --- names, attributes, targets --------------------------------------------------------------- */
+
+static void dent_write_locked(struct kfs_shm *s, uint64_t parent, const char *name, size_t len,
+                              uint64_t ino)
+{
     struct kfs_shm_dent d = {.state = ino ? KFS_DENT_PRESENT : KFS_DENT_ABSENT,
                              .name_len = (uint8_t)len,
                              .parent = parent,
                              .ino = ino,
                              .hash = kfs_shm_dent_hash(parent, name, len)};
     memcpy(d.name, name, len);
-    put(s, DENT, &(struct key){.hash = d.hash, .ino = parent, .name = name, .len = len}, &d);
+    put_locked(s, DENT, &(struct key){.hash = d.hash, .ino = parent, .name = name, .len = len}, &d);
+}
+
+void kfs_shm_put_dent(struct kfs_shm *s, uint64_t parent, const char *name, size_t len,
+                      uint64_t ino)
+{
+    pthread_mutex_lock(&s->lock);
+    list_check_locked(s, parent, name, len, ino);
+    if (len <= KFS_SHM_NAME_MAX) /* longer ones were never put: there is nothing to replace */
+        dent_write_locked(s, parent, name, len, ino);
+    pthread_mutex_unlock(&s->lock);
 }
 
 void kfs_shm_drop_dent(struct kfs_shm *s, uint64_t parent, const char *name, size_t len)
 {
+    kfs_shm_drop_list(s, parent);
     if (len <= KFS_SHM_NAME_MAX)
         put(s, DENT,
             &(struct key){.hash = kfs_shm_dent_hash(parent, name, len),

@@ -9,13 +9,18 @@
 
 #include "base/err.h"
 #include "base/pure/attr.h"
+#include <stdbool.h>
 #include <stddef.h>
 
 struct kfs_shm;
 struct kfs_shm_header;
 
-/* Rows: powers of two. Makes the memfd, maps it, seals it (FUTURE_WRITE, SHRINK, GROW, SEAL; mode 0444). */
-int kfs_shm_create(uint64_t epoch, uint64_t dent_rows, uint64_t attr_rows, uint64_t link_rows, struct kfs_shm **ret_s, struct kfs_err *err);
+/* How large a segment is. Rows: powers of two, at least KFS_SHM_WAYS. ring_bytes: for listings; memory is used as far as it is written. */
+struct kfs_shm_sizes {
+    uint64_t dent_rows, attr_rows, link_rows, list_rows, ring_bytes;
+};
+/* Makes the memfd, maps it, seals it (FUTURE_WRITE, SHRINK, GROW, SEAL; mode 0444). */
+int kfs_shm_create(uint64_t epoch, const struct kfs_shm_sizes *sizes, struct kfs_shm **ret_s, struct kfs_err *err);
 void kfs_shm_free(struct kfs_shm *s);
 int kfs_shm_reader_fd(struct kfs_shm *s); /* a read-only descriptor to pass on; owned by s */
 const struct kfs_shm_header *kfs_shm_header(const struct kfs_shm *s);
@@ -26,5 +31,11 @@ void kfs_shm_drop_dent(struct kfs_shm *s, uint64_t parent, const char *name, siz
 void kfs_shm_put_attr(struct kfs_shm *s, const struct kfs_attr *a);
 void kfs_shm_drop_attr(struct kfs_shm *s, uint64_t ino);
 void kfs_shm_put_link(struct kfs_shm *s, uint64_t ino, const char *target, size_t len);
+
+
+/* The whole listing of a directory: `count` records as in READDIR's answer (struct kfs_wire_dirent and name), in the byte order of the names, back to back.
+ * True: published. False: larger than a quarter of the ring. put_dent and drop_dent drop a listing that they contradict. */
+bool kfs_shm_put_list(struct kfs_shm *s, uint64_t dir, const void *records, size_t bytes, uint32_t count);
+void kfs_shm_drop_list(struct kfs_shm *s, uint64_t dir);
 
 #endif

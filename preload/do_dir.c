@@ -1,6 +1,7 @@
 /* preload/do_dir.c — directory streams, getdents64, scandir, glob, nftw
  *
- * What     A DIR of ours is a slot of a pool: its address tells it from libc's. Entries come in batches by READDIR; the cursor is the last name, so memory
+ * What     A DIR of ours is a slot of a pool: its address tells it from libc's. Entries come in batches out of the listing in shared memory, or by READDIR; a
+ *          directory whose listing is there is opened without a system call, and gets its descriptor when dirfd asks for it. The cursor is the last name, so memory
  *          does not grow with the directory and names that vanish or appear meanwhile disturb nothing.
  * Model    Position = number of entries returned, "." and ".." (0 and 1) included; d_off is the position after the entry. seekdir goes to a position inside the
  *          current batch or to one that telldir told lately (its name is remembered) directly; to any other one from the start.
@@ -26,6 +27,8 @@
 #include "preload/libc_gaps.h"
 
 #define MARKS 8
+#define FD_NONE (-1)
+#define FD_LATER (-2) /* nobody asked for it yet: dirfd opens it */
 
 struct mark {
     long pos;
@@ -34,7 +37,7 @@ struct mark {
 
 struct stream {
     int lock;
-    int fd; /* -1: none (walks) */
+    int fd; /* FD_NONE (walks), FD_LATER */
     struct kfs_vol *vol;
     kfs_ino_t ino, parent; /* parent 0: not asked yet */
     long pos;              /* of the next entry */
@@ -141,8 +144,80 @@ static bool batch_ok(const struct stream *s)
     return true;
 }
 
+/* The segment of a volume, if it may be trusted now. */
+static const struct kfs_shm_header *segment(struct kfs_vol *v)
+{
+    if (KFS_UNLIKELY(!__atomic_load_n(&v->attached, __ATOMIC_ACQUIRE)) && kfs_pre_attach(v) < 0)
+        return NULL;
+    const struct kfs_shm_header *shm = __atomic_load_n(&v->shm, __ATOMIC_ACQUIRE);
+    return shm && !kfs_pre_in_vfork && kfs_shm_fresh(shm, kfs_pre_now_ns(true)) ? shm : NULL;
+}
+
+static void batch_begin(struct stream *s)
+{
+    s->batch_pos = s->pos > 2 ? s->pos : 2;
+    memcpy(s->before, s->last, sizeof s->before);
+}
+
+/* How many bytes of the listing from record `first` on fit into buf, whole records; *ret_end: they are the rest. False: the listing is another's by now. */
+static bool listing_fit(const struct kfs_shm_view *l, uint32_t first, size_t room, uint32_t *ret_from, uint32_t *ret_bytes, bool *ret_end)
+{
+    uint32_t from, to;
+    if (!kfs_shm_view_at(l, first, &from))
+        return false;
+    uint32_t lo = first, hi = l->count; /* record lo begins where the bytes still fit */
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo + 1) / 2;
+        if (!kfs_shm_view_at(l, mid, &to) || to < from)
+            return false;
+        if (to - from <= room)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    if (!kfs_shm_view_at(l, lo, &to) || to < from || to - from > room)
+        return false;
+    *ret_from = from;
+    *ret_bytes = to - from;
+    *ret_end = lo == l->count;
+    return true;
+}
+
+/* The next batch out of shared memory. False: it is not there, kfsd has to be asked. */
+static bool batch_shm(struct stream *s)
+{
+    const struct kfs_shm_header *shm = segment(s->vol);
+    struct kfs_attr dir;
+    struct kfs_shm_view l;
+    uint32_t first = 0, from, bytes;
+    bool end, same = false;
+    uint64_t ino;
+    if (!shm || !kfs_shm_attr_get(shm, s->ino, &dir) || dir.nlink == 0 || !kfs_shm_list_get(shm, s->ino, &l))
+        return false;
+    if (s->last[0] && !kfs_shm_view_find(&l, s->last, strlen(s->last), &first, &same, &ino))
+        return false;
+    if (!listing_fit(&l, first + same, sizeof s->buf, &from, &bytes, &end))
+        return false;
+    memcpy(s->buf, l.blob + from, bytes);
+    if (!kfs_shm_view_ok(&l) || !kfs_shm_fresh(shm, kfs_pre_now_ns(true)))
+        return false;
+    s->len = bytes;
+    s->off = 0;
+    if (!batch_ok(s)) {
+        s->len = 0;
+        return false;
+    }
+    s->parent = dir.parent;
+    s->end = end;
+    batch_begin(s);
+    kfs_pre_count(KFS_TIER_SHM);
+    return true;
+}
+
 static long batch_fetch(struct stream *s)
 {
+    if (batch_shm(s))
+        return 0;
     struct kfs_call c = {.path = "", .path2 = s->last};
     c.req.op = KFS_OP_READDIR;
     c.req.ino = s->ino;
@@ -163,8 +238,7 @@ static long batch_fetch(struct stream *s)
         return -EIO;
     }
     s->end = c.rep.value == 1 || s->len == 0;
-    s->batch_pos = s->pos > 2 ? s->pos : 2;
-    memcpy(s->before, s->last, sizeof s->before);
+    batch_begin(s);
     return 0;
 }
 
@@ -306,6 +380,17 @@ static struct stream *open_loc(struct kfs_loc *loc, bool *ret_host)
     return s;
 }
 
+/* A stream without a descriptor, when shared memory has the listing: no system call. NULL: open it. */
+static struct stream *open_listed(struct kfs_loc *loc)
+{
+    struct kfs_attr a;
+    struct kfs_shm_view l;
+    if (kfs_pre_lookup(loc, true, &a) != 1 || !S_ISDIR(a.mode) || a.nlink == 0 || !kfs_perm_ok(kfs_pre_cred(), a.mode, a.uid, a.gid, 4))
+        return NULL;
+    const struct kfs_shm_header *shm = segment(loc->vol);
+    return shm && kfs_shm_list_get(shm, a.ino, &l) ? stream_new(loc->vol, a.ino, FD_LATER) : NULL;
+}
+
 static struct __dirstream *dir_of(struct stream *s)
 {
     return (struct __dirstream *)(void *)s;
@@ -324,7 +409,10 @@ struct __dirstream *kfs_do_opendir(const char *path)
     if (w == KFS_HOST_AT)
         return kfs_real.opendir(loc.host);
     bool host;
-    struct stream *s = open_loc(&loc, &host);
+    struct stream *s = open_listed(&loc);
+    if (s)
+        return dir_of(s);
+    s = open_loc(&loc, &host);
     return host ? kfs_real.opendir(loc.host) : dir_of(s);
 }
 
@@ -427,11 +515,20 @@ int kfs_do_dirfd(struct __dirstream *dir)
     struct stream *s = ours(dir);
     if (!s)
         return kfs_real.dirfd(dir);
-    if (s->fd < 0) {
+    lock(s);
+    if (s->fd == FD_LATER) {
+        struct kfs_loc loc = {.vol = s->vol, .base = s->ino, .rel = ""};
+        long fd = kfs_pre_open_loc(&loc, O_RDONLY | O_NONBLOCK | O_DIRECTORY | O_CLOEXEC, 0, 0);
+        if (fd < 0)
+            errno = (int)-fd;
+        else
+            s->fd = (int)fd;
+    } else if (s->fd == FD_NONE) {
         errno = EINVAL;
-        return -1;
     }
-    return s->fd;
+    int fd = s->fd;
+    unlock(s);
+    return fd < 0 ? -1 : fd;
 }
 
 /* --- getdents64 ----------------------------------------------------------------------------------------------------- */
@@ -517,7 +614,7 @@ ssize_t kfs_do_getdents64(int fd, void *buf, size_t size)
         return kfs_pre_ret(pos);
     struct stream *s = parked_take(&i, pos);
     if (!s) {
-        s = stream_new(i.vol, i.ino, -1);
+        s = stream_new(i.vol, i.ino, FD_NONE);
         if (!s)
             return kfs_pre_ret(-ENOMEM);
         stream_seek(s, pos);
@@ -593,8 +690,10 @@ int kfs_do_scandirat(int dirfd, const char *path, struct dirent ***list,
         return kfs_real.scandirat(dirfd, path, list, filter, compare);
     if (w == KFS_HOST_AT)
         return kfs_real.scandirat(AT_FDCWD, loc.host, list, filter, compare);
-    bool host;
-    struct stream *s = open_loc(&loc, &host);
+    bool host = false;
+    struct stream *s = open_listed(&loc);
+    if (!s)
+        s = open_loc(&loc, &host);
     if (host)
         return kfs_real.scandirat(AT_FDCWD, loc.host, list, filter, compare);
     if (!s)
@@ -800,7 +899,7 @@ static void drop_fd(DIR *d)
     if (!s || s->fd < 0)
         return;
     fd_close(s->fd);
-    s->fd = -1;
+    s->fd = FD_NONE;
 }
 
 static int walk_dir(struct walk *w, const struct stat *st, int parent_fd)

@@ -62,6 +62,8 @@ static int step(struct walk *w, const char *name, size_t len, bool follow_it)
     if (len > KFS_NAME_MAX)
         return -ENAMETOOLONG;
     int d = kfs_shm_dent_get(w->shm, w->at.ino, name, len, &ino);
+    if (d == KFS_DENT_EMPTY)
+        d = kfs_shm_list_find(w->shm, w->at.ino, name, len, &ino);
     if (d == KFS_DENT_ABSENT)
         return -ENOENT;
     if (d != KFS_DENT_PRESENT || !kfs_shm_attr_get(w->shm, ino, &child))

@@ -3,7 +3,10 @@
  * calls stat DIR       warm stat of 100 directories with 100 files each (DIR/dN/fN)
  * calls inline DIR     the same stat by the program's own system call instruction (x86-64)
  * calls open DIR       open, read, close of the same files
+ * calls absent DIR     stat of 10,000 names that are not there, in the same directories
  * calls readdir DIR    listing the 100 directories
+ * calls walk DIR       listing DIR and all below, with a stat of every entry: ns an entry
+ * calls big DIR        listing DIR itself, with any number of entries: ns an entry
  * calls outside FILE   fstat-free mix of calls on a host file: lseek, pread of one byte, close of a bad number, access
  * calls lseek FILE     lseek alone: the cheapest call that goes through the shim
  */
@@ -59,6 +62,40 @@ static void round_open(void)
             die(names[i]);
     }
 }
+static void round_absent(void)
+{
+    struct stat s;
+    char p[300];
+    for (int i = 0; i < DIRS * FILES; i++) {
+        snprintf(p, sizeof p, "%s-", names[i]);
+        if (!stat(p, &s))
+            die(p);
+    }
+}
+/* The number of entries below path. */
+static long walk(const char *path, int with_stat)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        die(path);
+    long n = 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] == '.')
+            continue;
+        n++;
+        if (!with_stat)
+            continue;
+        char p[600];
+        struct stat s;
+        snprintf(p, sizeof p, "%s/%s", path, e->d_name);
+        if (lstat(p, &s))
+            die(p);
+        if (S_ISDIR(s.st_mode))
+            n += walk(p, with_stat);
+    }
+    closedir(d);
+    return n;
+}
 static int by_double(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -90,6 +127,13 @@ int main(int argc, char **argv)
                 }
             t[r] = (now() - a) / n;
         }
+    } else if (!strcmp(what, "walk") || !strcmp(what, "big")) {
+        for (int r = -2; r < 9; r++) {
+            double a = now();
+            long n = walk(argv[2], !strcmp(what, "walk"));
+            if (r >= 0)
+                t[r] = (now() - a) / (double)n;
+        }
     } else {
         names = calloc(DIRS * FILES, sizeof *names);
         for (int i = 0; i < DIRS * FILES; i++)
@@ -99,6 +143,9 @@ int main(int argc, char **argv)
             double a = now();
             if (!strcmp(what, "stat")) {
                 round_stat();
+                t[r] = (now() - a) / (DIRS * FILES);
+            } else if (!strcmp(what, "absent")) {
+                round_absent();
                 t[r] = (now() - a) / (DIRS * FILES);
             } else if (!strcmp(what, "inline")) {
                 round_inline();

@@ -17,6 +17,10 @@ static void plausible(struct kfs_shm_header *h, uint64_t bytes, uint8_t shape)
     h->attr_off = sizeof *h + (room / 3 & ~63ULL);
     h->link_off = bytes - rows * sizeof(struct kfs_shm_link);
     h->link_off &= ~63ULL;
+    h->list_rows = rows;
+    h->list_off = sizeof *h + (room / 2 & ~63ULL);
+    h->ring_off = sizeof *h;
+    h->ring_bytes = room & ~63ULL;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -56,6 +60,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             int n = kfs_shm_link_get(h, l[i].ino, target);
             MUST(n <= KFS_SHM_TARGET_MAX && (n < 0 || target[n] == 0));
         }
+        const struct kfs_shm_list *w = (const void *)((const char *)h + h->list_off);
+        for (uint64_t i = 0; i < h->list_rows && i < 64; i++)
+            for (size_t n = 0; n < sizeof names / sizeof *names; n++)
+                (void)kfs_shm_list_find(h, w[i].dir, names[n], strlen(names[n]), &ino);
     }
     free(map);
     return 0;

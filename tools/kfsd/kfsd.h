@@ -32,6 +32,7 @@
 
 #define KFSD_RACY_NS 20000000LL /* kernel file times are coarse: a change this soon after a look may carry the same time */
 #define KFSD_EVICTED_MAX 4096
+#define KFSD_LISTED 1024u
 
 struct kfsd_vol;
 struct kfsd_house;
@@ -103,6 +104,11 @@ struct kfsd_vol {
     struct kfsd_neighbours *neighbours;
     bool neighbours_due, arrive_stop, arriver_on;
     pthread_t arriver;
+    struct kfsd_listed {
+        kfs_ino_t dir;
+        int64_t mtime_s;
+        uint32_t mtime_ns;
+    } listed[KFSD_LISTED]; /* directories that somebody began to list; under pub */
 
     int watch_fd, wake_fd;
     pthread_t watcher, settlers[2];

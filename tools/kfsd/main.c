@@ -18,6 +18,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define SHM_RING_PER_NAME 256u /* bytes for listings, which take what their names need; untouched memory costs nothing */
 #define PRIVATE_LOG_BYTES (1 << 20) /* then a private kfsd begins its log anew */
 
 struct kfsd kfsd = {.opt = {.linger_s = -1, .ready_fd = -1}, .epfd = -1};
@@ -410,7 +411,9 @@ static int vol_open(struct kfsd_vol *v, const char *arg, struct kfs_err *err)
         kfs_log(KFS_LOG_WARN, "'%s': the node was started anew; files that were open then are kept in '%s/lost'", v->v->url,
                 kfs_cache_dir(v->v->cache));
     uint64_t rows = kfs_conf_number(&kfsd.conf, KFS_CONF_SHM_NAMES);
-    r = kfs_shm_create(v->v->epoch, rows, rows, rows / 8 < 64 ? 64 : rows / 8, &v->shm, err);
+    uint64_t few = rows / 8 < 64 ? 64 : rows / 8;
+    const struct kfs_shm_sizes sizes = {.dent_rows = rows, .attr_rows = rows, .link_rows = few, .list_rows = few, .ring_bytes = rows * SHM_RING_PER_NAME};
+    r = kfs_shm_create(v->v->epoch, &sizes, &v->shm, err);
     if (r < 0)
         return r;
     v->seg = kfs_shm_header(v->shm);

@@ -1,4 +1,5 @@
 #include "tools/kfsd/kfsd.h"
+#include "base/buf.h"
 #include "base/fault.h"
 #include <dirent.h>
 #include <errno.h>
@@ -28,6 +29,7 @@ int kfsd_op_lookup(struct kfsd_req *r)
 struct listing {
     struct kfsd_req *r;
     kfs_ino_t dir;
+    uint32_t count;
 };
 
 static int list_one(void *arg, const char *name, size_t len, const struct kfs_attr *attr)
@@ -40,6 +42,7 @@ static int list_one(void *arg, const char *name, size_t len, const struct kfs_at
     memcpy(r->out + r->out_len, &e, sizeof e);
     memcpy(r->out + r->out_len + sizeof e, name, len);
     r->out_len += sizeof e + len;
+    l->count++;
     /* Under pub what the segment has is the truth: only what it lacks is looked up in the cache and put. */
     struct kfsd_vol *v = r->vol;
     struct kfs_attr a = *attr;
@@ -51,6 +54,52 @@ static int list_one(void *arg, const char *name, size_t len, const struct kfs_at
     if (kfs_shm_dent_get(v->seg, l->dir, name, len, &ino) != KFS_DENT_PRESENT || ino != attr->ino)
         kfs_shm_put_dent(v->shm, l->dir, name, len, attr->ino);
     return 0;
+}
+
+#define LIST_PUBLISH_MAX 65536u /* entries: they are read in one go, and changes wait meanwhile */
+
+struct whole {
+    struct kfs_buf records;
+    uint32_t count;
+    bool failed;
+};
+
+static int whole_one(void *arg, const char *name, size_t len, const struct kfs_attr *attr)
+{
+    struct whole *w = arg;
+    struct kfs_wire_dirent e = {.ino = attr->ino, .type = (uint8_t)IFTODT(attr->mode), .name_len = (uint8_t)len};
+    w->failed = w->count >= LIST_PUBLISH_MAX || kfs_buf_append(&w->records, &e, sizeof e) < 0 || kfs_buf_append(&w->records, name, len) < 0;
+    w->count++;
+    return w->failed;
+}
+
+/* Somebody begins to list the directory. Has one done so before, and nothing changed since? Whoever lists again and again finds the listing in shared memory. */
+static bool listed_again(struct kfsd_vol *v, const struct kfs_attr *dir)
+{
+    struct kfsd_listed *l = &v->listed[kfs_hash_u64(dir->ino) % KFSD_LISTED];
+    bool again = l->dir == dir->ino && l->mtime_s == dir->mtime_s && l->mtime_ns == dir->mtime_ns;
+    *l = (struct kfsd_listed){dir->ino, dir->mtime_s, dir->mtime_ns};
+    return again;
+}
+
+/* Publish the whole listing: that of r's answer if it is whole. pub held. */
+static void list_publish(struct kfsd_req *r, const struct listing *l, const struct kfs_attr *dir, bool end)
+{
+    struct kfsd_vol *v = r->vol;
+    struct kfs_shm_view view;
+    if (kfs_shm_list_get(v->seg, dir->ino, &view))
+        return;
+    if (end) {
+        (void)kfs_shm_put_list(v->shm, dir->ino, r->out, r->out_len, l->count);
+        return;
+    }
+    if (!listed_again(v, dir))
+        return;
+    struct whole w = {0};
+    bool all = false;
+    if (kfs_meta_readdir(v->meta, dir->ino, "", 0, whole_one, &w, &all, NULL) == 0 && all && !w.failed)
+        (void)kfs_shm_put_list(v->shm, dir->ino, w.records.data, w.records.len, w.count);
+    kfs_buf_release(&w.records);
 }
 
 int kfsd_op_readdir(struct kfsd_req *r)
@@ -73,6 +122,8 @@ int kfsd_op_readdir(struct kfsd_req *r)
     r->out_len = 0;
     pthread_mutex_lock(&r->vol->pub);
     rc = kfs_meta_readdir(r->vol->meta, w.attr.ino, r->path2, strlen(r->path2), list_one, &l, &end, &r->err);
+    if (rc == 0 && !r->path2[0])
+        list_publish(r, &l, &w.attr, end);
     pthread_mutex_unlock(&r->vol->pub);
     if (rc < 0)
         return rc;

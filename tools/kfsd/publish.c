@@ -95,6 +95,8 @@ int kfsd_child_get(struct kfsd_vol *v, kfs_ino_t parent, const char *name, size_
 {
     uint64_t ino = 0;
     int state = kfs_shm_dent_get(v->seg, parent, name, len, &ino);
+    if (state == KFS_DENT_EMPTY)
+        state = kfs_shm_list_find(v->seg, parent, name, len, &ino);
     if (state == KFS_DENT_ABSENT)
         return -ENOENT;
     if (state == KFS_DENT_PRESENT) {

@@ -27,7 +27,7 @@ static const struct kfs_shm_header *view(struct kfs_shm *s, size_t *ret_bytes)
 static struct kfs_shm *make(uint64_t dent, uint64_t attr, uint64_t link)
 {
     struct kfs_shm *s = NULL;
-    ASSERT_OK(kfs_shm_create(77, dent, attr, link, &s, &kerr), kerr);
+    ASSERT_OK(kfs_shm_create(77, &(struct kfs_shm_sizes){dent, attr, link, 16, 8192}, &s, &kerr), kerr);
     return s;
 }
 
@@ -112,9 +112,10 @@ TEST(shm_full_bucket_replaces_the_oldest)
 TEST(shm_sizes_are_checked)
 {
     struct kfs_shm *s = NULL;
-    ASSERT_EQ(kfs_shm_create(1, 3, 4, 4, &s, &kerr), -EINVAL);
-    ASSERT_EQ(kfs_shm_create(1, 4, 0, 4, &s, &kerr), -EINVAL);
-    ASSERT_EQ(kfs_shm_create(1, 4, 4, 6, &s, &kerr), -EINVAL);
+    ASSERT_EQ(kfs_shm_create(1, &(struct kfs_shm_sizes){3, 4, 4, 4, 4096}, &s, &kerr), -EINVAL);
+    ASSERT_EQ(kfs_shm_create(1, &(struct kfs_shm_sizes){4, 0, 4, 4, 4096}, &s, &kerr), -EINVAL);
+    ASSERT_EQ(kfs_shm_create(1, &(struct kfs_shm_sizes){4, 4, 6, 4, 4096}, &s, &kerr), -EINVAL);
+    ASSERT_EQ(kfs_shm_create(1, &(struct kfs_shm_sizes){4, 4, 4, 5, 4096}, &s, &kerr), -EINVAL);
     kfs_shm_free(NULL);
 }
 
@@ -209,6 +210,148 @@ TEST(shm_no_torn_row_under_a_writer)
         kfs_shm_put_dent(r.s, ino, name, len, i % 3 ? i * 100 + ino : 0);
         if (i % 7 == 0)
             kfs_shm_drop_attr(r.s, ino);
+    }
+    __atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
+    ASSERT_EQ(r.torn, 0);
+    ASSERT(r.hits > 0);
+    kfs_shm_free(r.s);
+}
+
+
+/* --- listings ------------------------------------------------------------------------------------ */
+
+/* The names "n000", "n001", … of a directory, each with the inode number base + its place. */
+static size_t records(char *buf, uint32_t count, uint64_t base)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        char name[8];
+        struct kfs_wire_dirent e = {.ino = base + i, .type = 8, .name_len = 4};
+        snprintf(name, sizeof name, "n%03u", i % 1000);
+        memcpy(buf + n, &e, sizeof e);
+        memcpy(buf + n + sizeof e, name, 4);
+        n += sizeof e + 4;
+    }
+    return n;
+}
+
+TEST(shm_listing_tells_what_is_there_and_what_is_not)
+{
+    struct kfs_shm *s = make(64, 64, 8);
+    const struct kfs_shm_header *h = kfs_shm_header(s);
+    char buf[2048];
+    uint64_t ino = 9;
+    ASSERT_EQ(kfs_shm_list_find(h, 1, "n000", 4, &ino), KFS_DENT_EMPTY);
+    ASSERT(kfs_shm_put_list(s, 1, buf, records(buf, 20, 100), 20));
+    for (uint32_t i = 0; i < 20; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "n%03u", i);
+        ASSERT_EQ(kfs_shm_list_find(h, 1, name, 4, &ino), KFS_DENT_PRESENT);
+        ASSERT_EQ(ino, 100 + i);
+    }
+    static const char *const none[] = {"", "a", "n", "n00", "n0000", "n020", "z"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        ASSERT_EQ(kfs_shm_list_find(h, 1, none[i], strlen(none[i]), &ino), KFS_DENT_ABSENT);
+    ASSERT_EQ(kfs_shm_list_find(h, 2, "n000", 4, &ino), KFS_DENT_EMPTY);
+    ASSERT(kfs_shm_put_list(s, 3, NULL, 0, 0)); /* an empty directory is known as well */
+    ASSERT_EQ(kfs_shm_list_find(h, 3, "x", 1, &ino), KFS_DENT_ABSENT);
+    kfs_shm_free(s);
+}
+
+TEST(shm_listing_goes_when_a_name_contradicts_it)
+{
+    struct kfs_shm *s = make(64, 64, 8);
+    const struct kfs_shm_header *h = kfs_shm_header(s);
+    char buf[2048], lengthy[KFS_SHM_NAME_MAX + 2];
+    uint64_t ino;
+    size_t n = records(buf, 20, 100);
+    memset(lengthy, 'x', sizeof lengthy);
+    struct {
+        const char *name;
+        size_t len;
+        uint64_t ino;
+        bool stays;
+    } put[] = {{"n003", 4, 103, true}, {"none", 4, 0, true},  {"n003", 4, 7, false},
+               {"n003", 4, 0, false},  {"new", 3, 50, false}, {lengthy, sizeof lengthy, 50, false}};
+    for (size_t i = 0; i < sizeof put / sizeof *put; i++) {
+        ASSERT(kfs_shm_put_list(s, 1, buf, n, 20));
+        kfs_shm_put_dent(s, 1, put[i].name, put[i].len, put[i].ino);
+        ASSERT_EQ(kfs_shm_list_find(h, 1, "n004", 4, &ino) != KFS_DENT_EMPTY, put[i].stays);
+    }
+    ASSERT(kfs_shm_put_list(s, 1, buf, n, 20));
+    kfs_shm_drop_dent(s, 1, "n003", 4);
+    ASSERT_EQ(kfs_shm_list_find(h, 1, "n004", 4, &ino), KFS_DENT_EMPTY);
+    kfs_shm_free(s);
+}
+
+TEST(shm_listing_records_are_checked)
+{
+    struct kfs_shm *s = make(64, 64, 8);
+    char buf[2048];
+    size_t n = records(buf, 20, 100);
+    ASSERT(!kfs_shm_put_list(s, 1, buf, n, 19));
+    ASSERT(!kfs_shm_put_list(s, 1, buf, n, 21));
+    ASSERT(!kfs_shm_put_list(s, 1, buf, n - 1, 20));
+    char *large = calloc(1, 4096);
+    ASSERT(!kfs_shm_put_list(s, 1, large, 2000, 100)); /* more than a quarter of the ring */
+    free(large);
+    kfs_shm_free(s);
+}
+
+TEST(shm_listings_take_each_others_place_in_the_ring)
+{
+    struct kfs_shm *s = make(64, 64, 8);
+    const struct kfs_shm_header *h = kfs_shm_header(s);
+    char buf[2048];
+    for (uint64_t round = 0; round < 2000; round++) {
+        uint64_t dir = 1 + round * 7 % 13, ino;
+        uint32_t count = (uint32_t)(1 + round * 5 % 50);
+        ASSERT(kfs_shm_put_list(s, dir, buf, records(buf, count, dir * 1000), count));
+        unsigned known = 0;
+        for (uint64_t d = 1; d <= 13; d++) {
+            int st = kfs_shm_list_find(h, d, "n000", 4, &ino);
+            ASSERT(st == KFS_DENT_EMPTY || (st == KFS_DENT_PRESENT && ino == d * 1000));
+            known += st == KFS_DENT_PRESENT;
+        }
+        ASSERT(known >= 1);
+    }
+    kfs_shm_free(s);
+}
+
+static void *race_list(void *arg)
+{
+    struct race *r = arg;
+    const struct kfs_shm_header *h = kfs_shm_header(r->s);
+    long torn = 0, hits = 0;
+    while (!__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
+        for (uint64_t dir = 1; dir <= 13; dir++) {
+            uint64_t ino = 0;
+            int st = kfs_shm_list_find(h, dir, "n000", 4, &ino);
+            hits += st == KFS_DENT_PRESENT;
+            torn += st == KFS_DENT_ABSENT || (st == KFS_DENT_PRESENT && ino != dir * 1000);
+        }
+    }
+    __atomic_add_fetch(&r->torn, torn, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&r->hits, hits, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+TEST(shm_no_foreign_listing_under_a_writer)
+{
+#ifdef __SANITIZE_THREAD__
+    SKIP("a sequence lock is a data race by design: readers discard what they raced with");
+#endif
+    struct race r = {.s = make(64, 64, 8)};
+    pthread_t t[2];
+    char buf[2048];
+    for (int i = 0; i < 2; i++)
+        ASSERT_EQ(pthread_create(&t[i], NULL, race_list, &r), 0);
+    for (uint64_t round = 0; round < 300000; round++) {
+        uint64_t dir = 1 + round * 7 % 13;
+        uint32_t count = (uint32_t)(1 + round * 5 % 50);
+        ASSERT(kfs_shm_put_list(r.s, dir, buf, records(buf, count, dir * 1000), count));
     }
     __atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
     for (int i = 0; i < 2; i++)
