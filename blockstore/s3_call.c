@@ -1010,7 +1010,7 @@ int kfs_s3_wait(struct kfs_s3 *d, struct kfs_s3_call *c)
 {
     struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     c->done = waiter_done;
-    c->arg = &w;
+    c->arg = &w; // cppcheck-suppress autoVariables ; w outlives the call
     kfs_s3_submit(d, c);
     pthread_mutex_lock(&w.lock);
     while (!w.done)

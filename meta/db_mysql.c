@@ -267,6 +267,7 @@ static int parse(struct my *m, const char *url, struct kfs_err *err)
         *options++ = '\0';
     char *slash = strchr(copy, '/');
     if (!slash || !slash[1] || strlen(slash + 1) >= sizeof m->database)
+        // cppcheck-suppress memleak ; kfs_auto_free
         return bad_url(url, "no name of a database", err);
     *slash = '\0';
     strcpy(m->database, slash + 1);

@@ -221,6 +221,8 @@ static int file_make(struct kfsd_vol *v, struct kfsd_arrival *x, int *ret_fd, st
     return x->read_fd < 0 ? KFS_FAIL(err, -x->read_fd, "cannot open a cache file again: %s", strerror(-x->read_fd)) : 0;
 }
 
+static bool made_room(struct kfsd_vol *v, int r, struct kfs_err *err);
+
 static int begin_new(struct kfsd_vol *v, struct kfsd_arrival *x, bool standin, bool post, struct kfs_content *c, struct kfs_err *err)
 {
     kfs_auto_fd int fd = -1;
@@ -250,7 +252,7 @@ static int content_of(struct kfsd_vol *v, const struct kfs_attr *a, struct kfs_c
     return r;
 }
 
-int kfsd_arrive_begin(struct kfsd_vol *v, const struct kfs_attr *a, unsigned flags, struct kfsd_arrival **ret, struct kfs_err *err)
+static int begin_once(struct kfsd_vol *v, const struct kfs_attr *a, unsigned flags, struct kfsd_arrival **ret, struct kfs_err *err)
 {
     struct kfsd_arrival *x = kfsd_arrive_find(v, a->ino, a->version);
     if (x) {
@@ -277,6 +279,13 @@ int kfsd_arrive_begin(struct kfsd_vol *v, const struct kfs_attr *a, unsigned fla
     else
         *ret = x;
     return r;
+}
+
+int kfsd_arrive_begin(struct kfsd_vol *v, const struct kfs_attr *a, unsigned flags, struct kfsd_arrival **ret, struct kfs_err *err)
+{
+    /* Inline content is written at once, and may be what the disk has no room for. */
+    int r = begin_once(v, a, flags, ret, err);
+    return r < 0 && made_room(v, r, err) ? begin_once(v, a, flags, ret, err) : r;
 }
 
 /* It lies in f/ already: a map that says so. */
@@ -368,10 +377,32 @@ static bool is_finished(struct kfsd_arrival *x)
     return f;
 }
 
+static bool is_idle(struct kfsd_vol *v, struct kfsd_arrival *x, unsigned extra, uint64_t whole_ns, uint64_t part_ns);
+
+/* Arrivals that are whole and that nobody uses: their descriptors keep the room of files that are evicted already. How many went. */
+static unsigned drop_finished(struct kfsd_vol *v)
+{
+    size_t n;
+    unsigned dropped = 0;
+    struct kfsd_arrival **list = all(v, &n);
+    for (size_t i = 0; list && i < n; i++) {
+        if (is_finished(list[i]) && is_idle(v, list[i], 1, 0, 0)) {
+            forget(v, list[i]);
+            dropped++;
+        }
+        kfsd_arrive_put(v, list[i]);
+    }
+    free(list);
+    return dropped;
+}
+
 /* The disk is full before the cap is: clean files are the only thing that may go. True: some went, try again. */
 static bool made_room(struct kfsd_vol *v, int r, struct kfs_err *err)
 {
-    if ((r != -ENOSPC && r != -EDQUOT) || kfs_cache_evict(v->cache, 0) <= 0)
+    if (r != -ENOSPC && r != -EDQUOT)
+        return false;
+    bool evicted = kfs_cache_evict(v->cache, 0) > 0;
+    if (!drop_finished(v) && !evicted)
         return false;
     if (err)
         *err = (struct kfs_err){0};

@@ -19,7 +19,8 @@ TEST(endpoint_resolve_refuses)
 {
     bad(NULL, "s3:bucket", EINVAL, "unknown scheme 's3'");
     bad(NULL, "sqlite", EINVAL, "no volume 'sqlite'");
-    bad(NULL, "mysql://u@h:1/db/v", EINVAL, "mysql is not in this build");
+    bad(NULL, "mysql:db", EINVAL, "unknown scheme 'mysql'");
+    bad(NULL, "mysql://u@h:1/a b", EINVAL, "has blanks in it");
     bad(NULL, "sqlite:", EINVAL, "names no database file");
     bad(NULL, "sqlite:/tmp/", EINVAL, "names no database file");
     bad(NULL, "sqlite:/tmp/..", EINVAL, "names a directory");
