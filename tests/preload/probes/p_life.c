@@ -141,6 +141,7 @@ CASE(threads_that_fork)
 {
     pthread_t t[3];
     int bad = 0, s;
+    put("t0", "thread"); /* some children look for it, perhaps before its thread began */
     for (uintptr_t i = 0; i < 3; i++)
         pthread_create(&t[i], NULL, files_of_thread, (void *)i);
     for (int i = 0; i < 40; i++) {
