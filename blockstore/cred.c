@@ -257,7 +257,7 @@ static int http_failed(struct kfs_err *err, const char *what, int status, const 
     struct kfs_s3_error e;
     if (status < 0)
         return KFS_WRAP(err, "cannot get credentials from %s", what);
-    kfs_s3_error_read(body, len, &e);
+    (void)kfs_s3_error_read(body, len, &e);
     return KFS_FAIL(err, EACCES, "cannot get credentials from %s: HTTP status %d%s%s%s%s", what, status, e.code[0] ? ", " : "", e.code, e.message[0] ? ": " : "",
                     e.message);
 }

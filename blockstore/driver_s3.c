@@ -441,6 +441,7 @@ static int s3_upload_begin(struct kfs_drv *drv, const char *key, struct kfs_drv_
     (void)snprintf(u->base.key, sizeof u->base.key, "%s", key);
     (void)snprintf(c->query, sizeof c->query, "uploads=");
     c->has_body = true; /* POST has one, be it empty */
+    c->reads_xml = true;
     int rc = kfs_s3_wait(d, c) < 0 ? result(c, err) : 0;
     if (rc == 0) {
         int r = kfs_s3_upload_id_read(c->reply.data ? c->reply.data : "", c->reply.len, u->id, sizeof u->id);

@@ -367,7 +367,6 @@ int kfs_http_errno(int code, int os_errno, bool *ret_again)
     case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
         *ret_again = false;
         return -EACCES;
-    case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT:
     case CURLE_NOT_BUILT_IN:
     case CURLE_BAD_FUNCTION_ARGUMENT:

@@ -65,7 +65,8 @@ struct kfs_s3_call {
     uint64_t first_ns, due_ns, refused_generation;
     unsigned attempts, moves;
     bool cancel; /* under lock */
-    bool skew_tried, keys_tried, unsure, checking;
+    unsigned skews; /* corrections of the clock */
+    bool unsure, checking;
     char mark[33];
 };
 

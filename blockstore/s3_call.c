@@ -524,11 +524,11 @@ static bool judge_signature(struct kfs_s3 *d, struct kfs_s3_attempt *a, struct v
         return false;
     int64_t off = a->head.date_s ? a->head.date_s - (int64_t)time(NULL) : d->clock_offset, by = off - d->clock_offset;
     bool skewed = strcmp(code, "RequestTimeTooSkewed") == 0;
-    if (!c->skew_tried && a->head.date_s && (by > SKEW_S || by < -SKEW_S) && (skewed || status == 403)) {
+    if (c->skews < 3 && a->head.date_s && (by > SKEW_S || by < -SKEW_S) && (skewed || status == 403)) {
         kfs_log(KFS_LOG_WARN, "s3: the clock is %" PRId64 " s %s that of '%s'; requests are signed with the server's time from now on; set this node's clock",
                 by < 0 ? -by : by, by < 0 ? "ahead of" : "behind", d->base.url);
         d->clock_offset = off;
-        c->skew_tried = true;
+        c->skews++;
         v->again = v->at_once = true;
         return true;
     }
@@ -612,8 +612,9 @@ static void judge_success(struct kfs_s3 *d, struct kfs_s3_attempt *a, struct ver
         if (!a->fault && a->pos < c->want)
             a->fault = "the answer has fewer bytes than it said";
     } else if (c->reads_xml) {
-        kfs_s3_error_read(a->body.data ? a->body.data : "", a->body.len, &c->said);
-        if (c->said.code[0]) { /* the status was sent before the work was done */
+        if (a->body.len && kfs_s3_error_read(a->body.data, a->body.len, &c->said) < 0)
+            a->fault = "the answer is no XML";
+        else if (c->said.code[0]) { /* the status was sent before the work was done */
             a->head.status = strcmp(c->said.code, "InternalError") == 0 ? 500 : strcmp(c->said.code, "SlowDown") == 0 ? 503 : 400;
             judge_status(d, a, v);
             return;
@@ -645,7 +646,8 @@ static bool judge_special(struct kfs_s3 *d, struct kfs_s3_attempt *a, struct ver
         c->total = c->want = 0;
         v->rc = 0;
         return true;
-    } else if (s == 412 && c->if_absent && !c->checking && c->unsure) {
+    } else if (s == 412 && c->mark[0] && !c->checking) {
+        /* Is it ours? An earlier attempt may have done it, or curl, which sends again by itself where a kept connection turns out dead. */
         c->checking = true;
         v->again = v->at_once = true;
         v->rc = -EEXIST;
@@ -675,7 +677,7 @@ static void judge(struct kfs_s3 *d, struct kfs_s3_attempt *a, struct verdict *v)
         return;
     }
     if (a->head.status / 100 != 2)
-        kfs_s3_error_read(a->body.data ? a->body.data : "", a->body.len, &c->said);
+        (void)kfs_s3_error_read(a->body.data ? a->body.data : "", a->body.len, &c->said);
     if (judge_special(d, a, v))
         return;
     if (a->head.status / 100 == 2)

@@ -255,10 +255,10 @@ static int error_cb(void *arg, const char *path, const char *text, size_t len)
     return 0;
 }
 
-void kfs_s3_error_read(const char *xml, size_t len, struct kfs_s3_error *ret)
+int kfs_s3_error_read(const char *xml, size_t len, struct kfs_s3_error *ret)
 {
     memset(ret, 0, sizeof *ret);
-    (void)kfs_xml_each(xml, len, error_cb, ret);
+    return kfs_xml_each(xml, len, error_cb, ret);
 }
 
 struct list_read {

@@ -27,8 +27,8 @@ int kfs_xml_each(const char *xml, size_t len, kfs_xml_cb cb, void *arg);
 struct kfs_s3_error {
     char code[64], message[200], region[64], endpoint[200], request_id[64];
 };
-/* Fills what there is; a body that is no <Error> leaves code "". */
-void kfs_s3_error_read(const char *xml, size_t len, struct kfs_s3_error *ret);
+/* Fills what there is; a body that is no <Error> leaves code "". -errno: not well-formed, or over a limit. */
+int kfs_s3_error_read(const char *xml, size_t len, struct kfs_s3_error *ret);
 
 struct kfs_s3_list {
     /* each object of the page; key is decoded. May be NULL. */
