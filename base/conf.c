@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum conf_type { TYPE_PATH, TYPE_SIZE, TYPE_SECONDS, TYPE_ROWS, TYPE_CHOICE };
+enum conf_type { TYPE_PATH, TYPE_PATHS, TYPE_SIZE, TYPE_SECONDS, TYPE_ROWS, TYPE_CHOICE };
 
 static const struct {
     const char *name;
@@ -97,23 +97,74 @@ static int parse_choice(const char *text, const char *allowed, uint64_t *ret_n)
     }
 }
 
+/* The last word of text that is NAME=VALUE of ours: cut off. 1, 0 (there is none), -EINVAL. */
+static int dir_setting(char *text, struct kfs_conf_dir *d)
+{
+    size_t n = strlen(text);
+    while (n && isspace((unsigned char)text[n - 1]))
+        text[--n] = '\0';
+    char *word = text + n;
+    while (word > text && !isspace((unsigned char)word[-1]))
+        word--;
+    bool bytes = strncmp(word, "bytes=", 6) == 0;
+    if (word == text || (!bytes && strncmp(word, "files=", 6) != 0))
+        return 0;
+    if (kfs_conf_parse_size(word + 6, bytes ? &d->bytes : &d->files) < 0)
+        return -EINVAL;
+    *(bytes ? &d->has_bytes : &d->has_files) = true;
+    *word = '\0';
+    return 1;
+}
+
+int kfs_conf_dir_next(const char **cursor, struct kfs_conf_dir *ret)
+{
+    size_t n = strcspn(*cursor, "\n");
+    if (!n)
+        return 0;
+    memset(ret, 0, sizeof *ret);
+    if (n >= sizeof ret->path)
+        return -EINVAL;
+    memcpy(ret->path, *cursor, n);
+    *cursor += n + ((*cursor)[n] == '\n');
+    int rc;
+    while ((rc = dir_setting(ret->path, ret)) == 1)
+        ;
+    return rc < 0 ? rc : ret->path[0] == '/' ? 1 : -EINVAL;
+}
+
 /* -EINVAL: not allowed. *ret_text is allocated. */
 static int value_parse(int key, const char *value, char **ret_text, uint64_t *ret_number)
 {
     int rc = 0;
     *ret_number = 0;
+    *ret_text = NULL;
     switch (keys[key].type) {
-    case TYPE_PATH: {
+    case TYPE_PATH:
+    case TYPE_PATHS: {
+        struct kfs_conf_dir *d;
         const char *home = getenv("HOME");
         if (value[0] == '~' && value[1] == '/' && home && home[0] == '/') {
             char *text;
             if (asprintf(&text, "%s%s", home, value + 1) < 0)
                 return -ENOMEM;
             *ret_text = text;
-            return 0;
+            value = text;
         }
         if (value[0] && value[0] != '/')
             rc = -EINVAL;
+        if (rc == 0 && value[0] && keys[key].type == TYPE_PATHS) {
+            const char *cursor = value;
+            d = malloc(sizeof *d);
+            for (rc = d ? 1 : -ENOMEM; rc == 1;)
+                rc = kfs_conf_dir_next(&cursor, d);
+            free(d);
+        }
+        if (*ret_text && rc < 0) {
+            free(*ret_text);
+            *ret_text = NULL;
+        }
+        if (*ret_text)
+            return 0;
         break;
     }
     case TYPE_SIZE:
@@ -320,7 +371,17 @@ static int line_parse(struct kfs_conf *c, char *line, const char *origin, struct
     char *key = trim(line), *value = trim(eq + 1);
     if (c->volume_count)
         return volume_key(&c->volumes[c->volume_count - 1], key, value, origin, err);
-    return kfs_conf_set(c, key, value, origin, err);
+    int k = key_find(key);
+    const char *have = k >= 0 && keys[k].type == TYPE_PATHS ? c->values[k].text : NULL; /* of an earlier line of this file */
+    kfs_auto_free char *before = have && *have ? strdup(have) : NULL, *both = NULL;
+    int rc = kfs_conf_set(c, key, value, origin, err);
+    if (rc < 0 || !before)
+        return rc;
+    if (asprintf(&both, "%s\n%s", before, c->values[k].text) < 0) {
+        both = NULL;
+        return KFS_FAIL(err, ENOMEM, "%s: out of memory", origin);
+    }
+    return kfs_conf_set(c, key, both, origin, err);
 }
 
 static int file_parse(struct kfs_conf *c, FILE *f, const char *path, struct kfs_err *err)

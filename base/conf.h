@@ -11,6 +11,7 @@
 #define KFS_BASE_CONF_H
 
 #include "base/err.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +23,7 @@ enum kfs_conf_key {
 };
 
 struct kfs_conf_value {
-    char *text;      /* as a string: PATH with ~ replaced, CHOICE the word, others as written */
+    char *text;      /* as a string: PATH with ~ replaced, PATHS one a line, CHOICE the word, others as written */
     uint64_t number; /* SIZE bytes, SECONDS, ROWS; of CHOICE the index of the word */
     char *origin;    /* "default" or "FILE:LINE" */
 };
@@ -48,6 +49,14 @@ int kfs_conf_set(struct kfs_conf *c, const char *key, const char *value, const c
 
 const char *kfs_conf_text(const struct kfs_conf *c, enum kfs_conf_key key); /* never NULL */
 uint64_t kfs_conf_number(const struct kfs_conf *c, enum kfs_conf_key key);
+/* One line of a PATHS value: its path, and what follows it, "bytes=SIZE" and "files=NUMBER" in any order. Moves *cursor behind it. 1: filled; 0: no more;
+ * -EINVAL. */
+struct kfs_conf_dir {
+    char path[4096];
+    bool has_bytes, has_files;
+    uint64_t bytes, files;
+};
+int kfs_conf_dir_next(const char **cursor, struct kfs_conf_dir *ret);
 const char *kfs_conf_volume_url(const struct kfs_conf *c, const char *name); /* NULL: no such volume */
 
 /* For listings: the key's name and documentation. */

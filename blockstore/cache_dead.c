@@ -14,24 +14,40 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int make_dead(struct kfs_cache *c, const char *name)
+static int make_dead_in(struct kfs_cache *c, struct kfs_cache_place *p, const char *name)
 {
-    int rc = mkdirat(c->d_fd, name, 0755);
-    if (rc < 0 && errno == EEXIST && unlinkat(c->d_fd, name, AT_REMOVEDIR) == 0)
-        rc = mkdirat(c->d_fd, name, 0755);
+    int rc = mkdirat(p->d_fd, name, 0755);
+    if (rc < 0 && errno == EEXIST && unlinkat(p->d_fd, name, AT_REMOVEDIR) == 0)
+        rc = mkdirat(p->d_fd, name, 0755);
+    if (rc < 0 && errno == ENOENT && kfs_cache_place_gone(c, p) && kfs_cache_place_heal(c, p, NULL) > 0)
+        rc = mkdirat(p->d_fd, name, 0755);
     if (rc < 0 && (errno == ENOSPC || errno == EDQUOT)) {
-        kfs_cache_evict(c, 0);
-        rc = mkdirat(c->d_fd, name, 0755);
+        (void)kfs_cache_evict_place(c, p, 1 << 20, NULL);
+        rc = mkdirat(p->d_fd, name, 0755);
     }
     if (rc < 0)
         return -errno;
-    int fd = openat(c->d_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(p->d_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     rc = fd < 0 || fchmod(fd, 0755) < 0 ? -errno : 0;
-    if (unlinkat(c->d_fd, name, AT_REMOVEDIR) < 0 && rc == 0)
+    if (unlinkat(p->d_fd, name, AT_REMOVEDIR) < 0 && rc == 0)
         rc = -errno;
     if (rc < 0 && fd >= 0)
         close(fd);
     return rc < 0 ? rc : fd;
+}
+
+/* In the first directory; in another one, if that fails: it is recognised there as well. */
+static int make_dead(struct kfs_cache *c, const char *name)
+{
+    int fd = make_dead_in(c, &c->places[0], name);
+    for (unsigned i = 1; fd < 0 && fd != -EMFILE && fd != -ENFILE && i < atomic_load(&c->place_count); i++) {
+        int other = kfs_cache_place_ok(&c->places[i]) ? make_dead_in(c, &c->places[i], name) : -1;
+        if (other >= 0)
+            fd = other;
+    }
+    if (fd < 0)
+        (void)kfs_cache_place_failed(c, &c->places[0], fd);
+    return fd;
 }
 
 static struct kfs_cache_dead *find_or_oldest_locked(struct kfs_cache *c, kfs_ino_t ino)
@@ -72,7 +88,7 @@ int kfs_cache_dead_dir(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err)
     int fd = dead_locked(c, ino, name);
     pthread_mutex_unlock(&c->dead_lock);
     if (fd < 0)
-        return KFS_FAIL(err, -fd, "cannot make directory '%s/d/%s': %s", c->dir, name,
+        return KFS_FAIL(err, -fd, "cannot make directory '%s/d/%s': %s", c->places[0].dir, name,
                         strerror(-fd));
     return fd;
 }
@@ -82,15 +98,15 @@ int kfs_cache_dead_link(struct kfs_cache *c, kfs_ino_t ino, struct kfs_err *err)
     char name[KFS_CACHE_NAME_MAX];
     kfs_cache_name_ino(name, ino);
     pthread_mutex_lock(&c->dead_lock);
-    int rc = symlinkat("-", c->d_fd, name) < 0 ? -errno : 0;
-    int fd = rc < 0 ? rc : openat(c->d_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int rc = symlinkat("-", c->places[0].d_fd, name) < 0 ? -errno : 0;
+    int fd = rc < 0 ? rc : openat(c->places[0].d_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (rc == 0) {
         rc = fd < 0 ? -errno : 0;
-        (void)unlinkat(c->d_fd, name, 0);
+        (void)unlinkat(c->places[0].d_fd, name, 0);
     }
     pthread_mutex_unlock(&c->dead_lock);
     if (rc < 0)
-        return KFS_FAIL(err, -rc, "cannot make symlink '%s/d/%s': %s", c->dir, name, strerror(-rc));
+        return KFS_FAIL(err, -rc, "cannot make symlink '%s/d/%s': %s", c->places[0].dir, name, strerror(-rc));
     return fd;
 }
 

@@ -1,169 +1,201 @@
-/* blockstore/cache_evict.c — what is in f/, how much it is, and what goes first
+/* blockstore/cache_evict.c — what goes first: S3-FIFO over whole files
  *
- * Model    A hash by inode (one entry an inode: of several versions the highest stays) and one list
- *          from newest to oldest use. used_bytes counts the allocated bytes of clean files only:
- *          live files cannot be evicted, so the cap is no business of theirs. Unlinking is safe at
- *          any time: whoever has the file open or mapped keeps it (P4).
+ * Model    Two queues a place. A file that is new waits in `small`, which is kept to a tenth of what is cached; used again while it waits there, it moves to
+ *          `main`, else it goes, and is remembered as a ghost. A file that comes back while its ghost is remembered starts in `main`. There, each use
+ *          (at most three count) buys one more round. So a scan of any length passes through `small` and leaves `main` alone; tests/unit/blockstore/
+ *          test_cache_evict.c measures that against least-recently-used.
+ *          No list is touched by a use, which is a counter: uses by programs that open cache files themselves come in later, and sampled.
+ *          Somebody who has a file open keeps it (P4), so unlinking it is safe at any time, but frees nothing: such files go last. A lease tells; it is
+ *          refused at once while somebody has the file open.
  */
 #include "blockstore/cache_dir.h"
 #include "base/pure/hash.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-int kfs_cache_index_init(struct kfs_cache *c)
-{
-    c->bucket_count = 1024;
-    c->buckets = calloc(c->bucket_count, sizeof *c->buckets);
-    return c->buckets ? 0 : -ENOMEM;
-}
+#define SMALL_SHARE 10 /* `small` is kept to used / SMALL_SHARE */
+#define BUSY_MAX    64 /* files in use that one search passes over; looking for another one costs a few microseconds each */
 
-void kfs_cache_index_clear(struct kfs_cache *c)
-{
-    for (struct kfs_cache_entry *e = c->newest, *next; e; e = next) {
-        next = e->older;
-        free(e);
-    }
-    free(c->buckets);
-    c->newest = c->oldest = NULL;
-    c->buckets = NULL;
-}
+/* --- queues ----------------------------------------------------------------------------------- */
 
-/* --- list and hash ---------------------------------------------------------------------------- */
-
-static void lru_unlink_locked(struct kfs_cache *c, struct kfs_cache_entry *e)
+void kfs_cache_queue_push_locked(struct kfs_cache *c, struct kfs_cache_entry *e, unsigned queue)
 {
-    *(e->newer ? &e->newer->older : &c->newest) = e->older;
-    *(e->older ? &e->older->newer : &c->oldest) = e->newer;
-}
-
-static void lru_push_locked(struct kfs_cache *c, struct kfs_cache_entry *e)
-{
+    struct kfs_cache_queue *q = &c->places[e->place].queues[queue];
+    e->queue = (uint8_t)queue;
     e->newer = NULL;
-    e->older = c->newest;
-    *(c->newest ? &c->newest->newer : &c->oldest) = e;
-    c->newest = e;
+    e->older = q->newest;
+    *(q->newest ? &q->newest->newer : &q->oldest) = e;
+    q->newest = e;
+    q->bytes += e->bytes;
 }
 
-static struct kfs_cache_entry **slot_locked(struct kfs_cache *c, kfs_ino_t ino)
+void kfs_cache_queue_unlink_locked(struct kfs_cache *c, struct kfs_cache_entry *e)
 {
-    struct kfs_cache_entry **p = &c->buckets[kfs_hash_u64(ino) & (c->bucket_count - 1)];
-    while (*p && (*p)->ino != ino)
-        p = &(*p)->chain;
-    return p;
+    struct kfs_cache_queue *q = &c->places[e->place].queues[e->queue];
+    *(e->newer ? &e->newer->older : &q->newest) = e->older;
+    *(e->older ? &e->older->newer : &q->oldest) = e->newer;
+    q->bytes -= e->bytes;
 }
 
-static void detach_locked(struct kfs_cache *c, struct kfs_cache_entry **slot)
+static void requeue_locked(struct kfs_cache *c, struct kfs_cache_entry *e, unsigned queue)
 {
-    struct kfs_cache_entry *e = *slot;
-    *slot = e->chain;
-    lru_unlink_locked(c, e);
-    c->used_bytes -= e->bytes;
-    c->entry_count--;
+    kfs_cache_queue_unlink_locked(c, e);
+    kfs_cache_queue_push_locked(c, e, queue);
 }
 
-/* Chains stay short. Without memory for a larger table they grow; nothing breaks. */
-static void grow_locked(struct kfs_cache *c)
+/* --- ghosts ----------------------------------------------------------------------------------- */
+
+static struct kfs_cache_ghost *ghost_of(const struct kfs_cache *c, kfs_ino_t ino, uint32_t *ret_tag)
 {
-    size_t count = c->bucket_count * 2;
-    struct kfs_cache_entry **buckets = calloc(count, sizeof *buckets);
-    if (!buckets)
-        return;
-    free(c->buckets);
-    c->buckets = buckets;
-    c->bucket_count = count;
-    for (struct kfs_cache_entry *e = c->newest; e; e = e->older) {
-        struct kfs_cache_entry **p = &c->buckets[kfs_hash_u64(e->ino) & (count - 1)];
-        e->chain = *p;
-        *p = e;
-    }
+    uint64_t h = kfs_hash_u64(ino ^ 0x6768);
+    *ret_tag = (uint32_t)(h >> 32) | 1;
+    return &c->ghosts[h & (c->bucket_count - 1)];
 }
 
-static void attach_locked(struct kfs_cache *c, struct kfs_cache_entry *e)
+/* As long as there are files in the cache, a ghost is remembered: longer than its file would have stayed with twice the room. */
+bool kfs_cache_ghost_known_locked(const struct kfs_cache *c, kfs_ino_t ino)
 {
-    if (c->entry_count >= c->bucket_count)
-        grow_locked(c);
-    struct kfs_cache_entry **slot = slot_locked(c, e->ino);
-    e->chain = NULL;
-    *slot = e;
-    lru_push_locked(c, e);
-    c->used_bytes += e->bytes;
-    c->entry_count++;
+    uint32_t tag;
+    const struct kfs_cache_ghost *g = ghost_of(c, ino, &tag);
+    return g->tag == tag && c->evictions - g->when <= c->entry_count;
 }
 
-/* --- eviction --------------------------------------------------------------------------------- */
+static void ghost_add_locked(struct kfs_cache *c, kfs_ino_t ino)
+{
+    uint32_t tag;
+    struct kfs_cache_ghost *g = ghost_of(c, ino, &tag);
+    *g = (struct kfs_cache_ghost){.tag = tag, .when = ++c->evictions};
+}
 
-static void unlink_clean(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
+/* --- who goes --------------------------------------------------------------------------------- */
+
+static bool in_use(struct kfs_cache *c, const struct kfs_cache_entry *e)
 {
     char name[KFS_CACHE_NAME_MAX];
-    kfs_cache_name_clean(name, ino, version);
-    unlinkat(c->f_fd, name, 0);
+    kfs_cache_name_clean(name, e->ino, e->version);
+    int fd = openat(c->places[e->place].f_fd, name, O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    bool used = fcntl(fd, F_SETLEASE, F_WRLCK) < 0 && errno == EAGAIN;
+    if (!used)
+        (void)fcntl(fd, F_SETLEASE, F_UNLCK);
+    close(fd);
+    return used;
 }
 
-/* Take entries from the old end until used <= target; `keep` (may be NULL) stays. Returns them
- * chained by `chain`. The files are unlinked under the lock, so that nobody adds the same name
- * between the index's forgetting it and its end. */
-static struct kfs_cache_entry *evict_locked(struct kfs_cache *c, uint64_t target,
-                                            const struct kfs_cache_entry *keep)
+static struct kfs_cache_entry *next_locked(struct kfs_cache_place *p, kfs_ino_t keep)
 {
-    struct kfs_cache_entry *gone = NULL;
-    for (struct kfs_cache_entry *e = c->oldest, *newer;
-         e && (c->used_bytes > target || target == 0); e = newer) {
-        newer = e->newer;
-        if (e == keep)
-            continue;
-        detach_locked(c, slot_locked(c, e->ino));
-        unlink_clean(c, e->ino, e->version);
-        e->chain = gone;
-        gone = e;
-    }
-    return gone;
+    const struct kfs_cache_queue *small = &p->queues[KFS_CACHE_SMALL], *all = &p->queues[KFS_CACHE_MAIN];
+    bool small_first = small->oldest && (!all->oldest || small->bytes > p->used_bytes / SMALL_SHARE);
+    struct kfs_cache_entry *e = small_first ? small->oldest : all->oldest;
+    if (e && e->ino == keep) /* it alone in this queue: the other one */
+        e = e->newer ? e->newer : small_first ? all->oldest : small->oldest;
+    return e && e->ino != keep ? e : NULL;
 }
 
-/* Tell and free, without the lock. */
-static uint64_t report_gone(struct kfs_cache *c, struct kfs_cache_entry *gone)
+/* all: whatever its uses, and whether or not somebody has it open. NULL: nothing is left that may go. */
+static struct kfs_cache_entry *victim_locked(struct kfs_cache *c, struct kfs_cache_place *p, kfs_ino_t keep, bool all)
 {
-    uint64_t bytes = 0;
-    for (struct kfs_cache_entry *next; gone; gone = next) {
-        next = gone->chain;
-        bytes += gone->bytes;
-        if (c->on_evict)
-            c->on_evict(c->on_evict_arg, gone->ino, gone->version);
-        free(gone);
+    unsigned busy = 0;
+    for (uint64_t rounds = (KFS_CACHE_USES_MAX + 2) * (p->files + 1); rounds; rounds--) {
+        struct kfs_cache_entry *e = next_locked(p, keep);
+        if (!e || all)
+            return e;
+        if (e->uses) {
+            e->uses = e->queue == KFS_CACHE_SMALL ? 0 : (uint8_t)(e->uses - 1);
+            requeue_locked(c, e, KFS_CACHE_MAIN);
+        } else if (busy < BUSY_MAX && busy < p->files && in_use(c, e)) {
+            busy++;
+            requeue_locked(c, e, KFS_CACHE_MAIN);
+        } else {
+            return e;
+        }
     }
+    return next_locked(p, keep);
+}
+
+/* Take one out and unlink it. The file is unlinked under the lock, so that nobody adds the same name between the index's forgetting it and its end. */
+static struct kfs_cache_entry *evict_one_locked(struct kfs_cache *c, struct kfs_cache_place *p, kfs_ino_t keep, bool all)
+{
+    struct kfs_cache_entry *e = victim_locked(c, p, keep, all);
+    if (!e)
+        return NULL;
+    if (e->queue == KFS_CACHE_SMALL)
+        ghost_add_locked(c, e->ino);
+    kfs_cache_log_remove_locked(c, e);
+    kfs_cache_index_detach_locked(c, kfs_cache_index_slot_locked(c, e->ino));
+    kfs_cache_unlink_clean(c, e->place, e->ino, e->version);
+    c->stats.evicted_files++;
+    c->stats.evicted_bytes += e->bytes;
+    return e;
+}
+
+static uint64_t report(struct kfs_cache *c, struct kfs_cache_entry *e)
+{
+    uint64_t bytes = e->bytes;
+    if (c->on_evict)
+        c->on_evict(c->on_evict_arg, e->ino, e->version);
+    free(e);
     return bytes;
+}
+
+static bool over_locked(const struct kfs_cache_place *p)
+{
+    return (p->cap_bytes && p->used_bytes + p->partial_bytes > p->cap_bytes) || (p->cap_files && p->files > p->cap_files);
+}
+
+void kfs_cache_trim(struct kfs_cache *c, struct kfs_cache_place *p, kfs_ino_t keep)
+{
+    struct kfs_cache_entry *e;
+    do {
+        pthread_mutex_lock(&c->lock);
+        e = over_locked(p) ? evict_one_locked(c, p, keep, false) : NULL;
+        pthread_mutex_unlock(&c->lock);
+        if (e)
+            (void)report(c, e);
+    } while (e);
+}
+
+uint64_t kfs_cache_evict_place(struct kfs_cache *c, struct kfs_cache_place *p, uint64_t bytes, uint64_t *ret_files)
+{
+    uint64_t gone = 0, files = 0;
+    struct kfs_cache_entry *e;
+    do {
+        pthread_mutex_lock(&c->lock);
+        e = gone < bytes ? evict_one_locked(c, p, 0, false) : NULL;
+        pthread_mutex_unlock(&c->lock);
+        if (e) {
+            gone += report(c, e);
+            files++;
+        }
+    } while (e);
+    if (ret_files)
+        *ret_files = files;
+    return gone;
 }
 
 int64_t kfs_cache_evict(struct kfs_cache *c, uint64_t target_bytes)
 {
-    pthread_mutex_lock(&c->lock);
-    struct kfs_cache_entry *gone = evict_locked(c, target_bytes, NULL);
-    pthread_mutex_unlock(&c->lock);
-    return (int64_t)report_gone(c, gone);
-}
-
-uint64_t kfs_cache_used_bytes(struct kfs_cache *c)
-{
-    pthread_mutex_lock(&c->lock);
-    uint64_t used = c->used_bytes;
-    pthread_mutex_unlock(&c->lock);
-    return used;
-}
-
-void kfs_cache_touch(struct kfs_cache *c, kfs_ino_t ino)
-{
-    pthread_mutex_lock(&c->lock);
-    struct kfs_cache_entry *e = *slot_locked(c, ino);
-    if (e && e != c->newest) {
-        lru_unlink_locked(c, e);
-        lru_push_locked(c, e);
+    uint64_t gone = 0;
+    for (;;) {
+        struct kfs_cache_place *most = &c->places[0];
+        struct kfs_cache_entry *e = NULL;
+        uint64_t used = 0;
+        pthread_mutex_lock(&c->lock);
+        for (unsigned i = 0; i < atomic_load(&c->place_count); i++) {
+            used += c->places[i].used_bytes;
+            if (c->places[i].used_bytes > most->used_bytes || !most->files)
+                most = &c->places[i];
+        }
+        if (used > target_bytes || target_bytes == 0)
+            e = evict_one_locked(c, most, 0, target_bytes == 0);
+        pthread_mutex_unlock(&c->lock);
+        if (!e)
+            return (int64_t)gone;
+        gone += report(c, e);
     }
-    pthread_mutex_unlock(&c->lock);
 }
 
 void kfs_cache_on_evict(struct kfs_cache *c, void (*fn)(void *arg, kfs_ino_t ino, uint64_t version),
@@ -175,114 +207,11 @@ void kfs_cache_on_evict(struct kfs_cache *c, void (*fn)(void *arg, kfs_ino_t ino
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Below the cap by a tenth, so that each new file does not evict again. Arriving files count, but cannot go. */
-static struct kfs_cache_entry *trim_locked(struct kfs_cache *c, const struct kfs_cache_entry *keep)
-{
-    if (!c->cap_bytes || c->used_bytes + c->partial_bytes <= c->cap_bytes)
-        return NULL;
-    uint64_t target = c->cap_bytes - c->cap_bytes / 10;
-    return evict_locked(c, target > c->partial_bytes ? target - c->partial_bytes : 0, keep);
-}
-
-void kfs_cache_index_trim(struct kfs_cache *c)
+void kfs_cache_caps_set(struct kfs_cache *c, uint64_t cap_bytes, uint64_t cap_files)
 {
     pthread_mutex_lock(&c->lock);
-    struct kfs_cache_entry *gone = trim_locked(c, NULL);
+    c->places[0].cap_bytes = cap_bytes;
+    c->places[0].cap_files = cap_files;
     pthread_mutex_unlock(&c->lock);
-    report_gone(c, gone);
-}
-
-/* --- changes ---------------------------------------------------------------------------------- */
-
-static uint64_t file_bytes(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
-{
-    char name[KFS_CACHE_NAME_MAX];
-    struct stat st;
-    kfs_cache_name_clean(name, ino, version);
-    return fstatat(c->f_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-}
-
-void kfs_cache_index_add(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
-{
-    struct kfs_cache_entry *e = calloc(1, sizeof *e), *gone = NULL, *old = NULL;
-    uint64_t bytes = file_bytes(c, ino, version);
-    pthread_mutex_lock(&c->lock);
-    struct kfs_cache_entry **slot = slot_locked(c, ino);
-    if (*slot) {
-        old = *slot;
-        detach_locked(c, slot);
-        if (old->version != version)
-            unlink_clean(c, ino, old->version);
-    }
-    if (!e) { /* no memory: reuse the old entry, or go without accounting until the next start */
-        e = old;
-        old = NULL;
-    }
-    if (e) {
-        *e = (struct kfs_cache_entry){.ino = ino, .version = version, .bytes = bytes};
-        attach_locked(c, e);
-        gone = trim_locked(c, e); /* the new one itself is about to be used */
-    }
-    pthread_mutex_unlock(&c->lock);
-    free(old);
-    report_gone(c, gone);
-}
-
-void kfs_cache_index_remove(struct kfs_cache *c, kfs_ino_t ino, uint64_t version)
-{
-    pthread_mutex_lock(&c->lock);
-    struct kfs_cache_entry **slot = slot_locked(c, ino), *e = *slot;
-    if (e && e->version == version)
-        detach_locked(c, slot);
-    else
-        e = NULL;
-    pthread_mutex_unlock(&c->lock);
-    free(e);
-}
-
-/* --- the state at open ------------------------------------------------------------------------ */
-
-/* "INO-VERSION" below f/XX */
-static bool parse_clean(const char *name, unsigned xx, kfs_ino_t *ret_ino, uint64_t *ret_version)
-{
-    const char *p = name;
-    if (!kfs_cache_parse_hex(&p, ret_ino) || (*ret_ino & 255) != xx || *p++ != '-')
-        return false;
-    return kfs_cache_parse_version(p, ret_version);
-}
-
-static void scan_one(struct kfs_cache *c, unsigned xx, const char *name)
-{
-    kfs_ino_t ino;
-    uint64_t version;
-    if (!parse_clean(name, xx, &ino, &version))
-        return;
-    struct kfs_cache_entry *e = *slot_locked(c, ino); /* one thread: nobody has the handle yet */
-    if (e && e->version > version)
-        unlink_clean(c, ino, version);
-    else
-        kfs_cache_index_add(c, ino, version);
-}
-
-int kfs_cache_index_scan(struct kfs_cache *c, struct kfs_err *err)
-{
-    for (unsigned xx = 0; xx < 256; xx++) {
-        char sub[4];
-        snprintf(sub, sizeof sub, "%02x", xx);
-        int fd = openat(c->f_fd, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0 && errno == ENOENT)
-            continue;
-        DIR *d = fd < 0 ? NULL : fdopendir(fd);
-        if (!d) {
-            int rc =
-                KFS_FAIL(err, errno, "cannot list '%s/f/%s': %s", c->dir, sub, strerror(errno));
-            if (fd >= 0)
-                close(fd);
-            return rc;
-        }
-        for (struct dirent *e; (e = readdir(d));)
-            scan_one(c, xx, e->d_name);
-        closedir(d);
-    }
-    return 0;
+    kfs_cache_trim(c, &c->places[0], 0);
 }

@@ -40,7 +40,8 @@ struct probe {
     bool on_overlay; /* mappings may show the device of the layer below, under the same number */
 };
 
-static bool fd_can_write(int proc_fd, const char *pid, const char *fd)
+/* One that is O_PATH is no user, as for a lease: the cache keeps such ones itself. */
+static bool fd_counts(int proc_fd, const char *pid, const char *fd, bool write_only)
 {
     char path[64], line[128];
     snprintf(path, sizeof path, "%.16s/fdinfo/%.16s", pid, fd);
@@ -54,7 +55,7 @@ static bool fd_can_write(int proc_fd, const char *pid, const char *fd)
         fclose(f);
     else if (info >= 0)
         close(info);
-    return (flags & O_ACCMODE) != O_RDONLY;
+    return !(flags & O_PATH) && (!write_only || (flags & O_ACCMODE) != O_RDONLY);
 }
 
 static bool pid_has_fd(const struct probe *p, int proc_fd, const char *pid)
@@ -75,7 +76,7 @@ static bool pid_has_fd(const struct probe *p, int proc_fd, const char *pid)
             continue;
         found = fstatat(dirfd(d), e->d_name, &st, 0) == 0 && st.st_dev == p->st.st_dev &&
                 st.st_ino == p->st.st_ino &&
-                (!p->write_only || fd_can_write(proc_fd, pid, e->d_name));
+                fd_counts(proc_fd, pid, e->d_name, p->write_only);
     }
     closedir(d);
     return found;

@@ -22,11 +22,11 @@ int kfs_cache_node(struct kfs_cache *c, kfs_ino_t ino, uint32_t type, struct kfs
         /* The mode is whatever the umask left: chmod. */
         int rc = mknodat(c->n_fd, name, (type & S_IFMT) | 0600, 0) < 0 && errno != EEXIST ? -errno : 0;
         if (rc < 0 || fchmodat(c->n_fd, name, 0666, 0) < 0)
-            return KFS_FAIL(err, errno, "cannot make '%s/n/%s': %s", c->dir, name, strerror(errno));
+            return KFS_FAIL(err, errno, "cannot make '%s/n/%s': %s", c->places[0].dir, name, strerror(errno));
         fd = openat(c->n_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     }
     if (fd < 0)
-        return KFS_FAIL(err, errno, "cannot open '%s/n/%s': %s", c->dir, name, strerror(errno));
+        return KFS_FAIL(err, errno, "cannot open '%s/n/%s': %s", c->places[0].dir, name, strerror(errno));
     return fd;
 }
 

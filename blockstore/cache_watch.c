@@ -6,28 +6,36 @@
  */
 #include "blockstore/cache_dir.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <unistd.h>
 
+static int add_watch(struct kfs_cache *c, int fd)
+{
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s/w", c->places[0].dir) >= sizeof path)
+        return -ENAMETOOLONG;
+    return inotify_add_watch(fd, path, IN_CLOSE_WRITE | IN_ONLYDIR) < 0 ? -errno : 0;
+}
+
 int kfs_cache_watch(struct kfs_cache *c, struct kfs_err *err)
 {
-    char path[4096];
-    if ((size_t)snprintf(path, sizeof path, "%s/w", c->dir) >= sizeof path)
-        return KFS_FAIL(err, ENAMETOOLONG,
-                        "cache directory '%.200s…' is too long; choose a shorter one", c->dir);
     int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (fd < 0)
-        return KFS_FAIL(err, errno, "cannot watch '%s': %s; raise fs.inotify.max_user_instances",
-                        path, strerror(errno));
-    if (inotify_add_watch(fd, path, IN_CLOSE_WRITE | IN_ONLYDIR) < 0) {
-        int rc = KFS_FAIL(err, errno, "cannot watch '%s': %s; raise fs.inotify.max_user_watches",
-                          path, strerror(errno));
-        close(fd);
-        return rc;
-    }
-    return fd;
+        return KFS_FAIL(err, errno, "cannot watch '%s/w': %s; raise fs.inotify.max_user_instances",
+                        c->places[0].dir, strerror(errno));
+    int rc = add_watch(c, fd);
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return KFS_FAIL(err, -rc, "cannot watch '%s/w': %s; raise fs.inotify.max_user_watches", c->places[0].dir, strerror(-rc));
+}
+
+int kfs_cache_watch_again(struct kfs_cache *c, int fd)
+{
+    return add_watch(c, fd);
 }
 
 int kfs_cache_watch_next(int fd, struct kfs_cache_events *ev, kfs_ino_t *ret_ino)

@@ -35,6 +35,18 @@ static void take_stats(int fd)
         kfs_sys_munmap(p, bytes);
 }
 
+/* Whoever reads the old ones at this moment may go on: they stay mapped. */
+static void take_more_dirs(struct kfs_vol *v, const struct kfs_wire_hello *h)
+{
+    if (!memchr(h->more_dirs, 0, sizeof h->more_dirs) || strcmp(h->more_dirs, kfs_pre_more_dirs(v)) == 0)
+        return;
+    long p = kfs_sys_mmap(NULL, sizeof h->more_dirs, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p < 0 && p > -4096)
+        return;
+    memcpy((void *)p, h->more_dirs, sizeof h->more_dirs);
+    __atomic_store_n(&v->more_dirs, (const char *)p, __ATOMIC_RELEASE);
+}
+
 static void take_segment(struct kfs_vol *v, const struct kfs_wire_hello *h, int fd)
 {
     uint64_t bytes;
@@ -46,6 +58,7 @@ static void take_segment(struct kfs_vol *v, const struct kfs_wire_hello *h, int 
     }
     v->dev = h->dev;
     v->flags = h->flags;
+    take_more_dirs(v, h);
     v->standin_tag = memchr(h->volume_id, 0, sizeof h->volume_id) ? kfs_standin_volume(h->volume_id) : 0;
     if (kfs_sys_fstatat(KFS_SYS_FDCWD, v->m.cache_dir, &st, 0) == 0)
         v->cache_dev = st.st_dev;
@@ -85,6 +98,17 @@ void kfs_pre_count(enum kfs_tier tier)
     struct kfs_wire_stats *s = __atomic_load_n(&stats, __ATOMIC_RELAXED);
     if (s && !kfs_pre_in_vfork)
         __atomic_store_n(&s->calls[tier], s->calls[tier] + 1, __ATOMIC_RELAXED);
+}
+
+void kfs_pre_touched(const struct kfs_vol *v, kfs_ino_t ino)
+{
+    struct kfs_wire_stats *s = __atomic_load_n(&stats, __ATOMIC_RELAXED);
+    if (!s || kfs_pre_in_vfork)
+        return;
+    /* Threads may share a slot, and one use is lost: kfsd wants to know what is hot, not how hot. */
+    uint64_t n = __atomic_load_n(&s->touch_count, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->touched[n % KFS_WIRE_TOUCHED], kfs_wire_touch(v->dev, ino), __ATOMIC_RELAXED);
+    __atomic_store_n(&s->touch_count, n + 1, __ATOMIC_RELEASE);
 }
 
 /* --- the caller's ids ----------------------------------------------------------------------------------------------- */

@@ -74,11 +74,31 @@ static void hex_put(char **p, uint64_t v, int min_digits)
         *(*p)++ = d[--n];
 }
 
-/* CACHE/f/XX/INO-VERSION (blockstore/cache_file.h). */
-static void clean_name(const struct kfs_vol *v, const struct kfs_attr *a, char *p)
+/* The directory that a says, and its length; 0: we have not been told of it. */
+static size_t clean_dir(const struct kfs_vol *v, const struct kfs_attr *a, const char **ret)
 {
-    memcpy(p, v->m.cache_dir, v->m.cache_dir_len);
-    p += v->m.cache_dir_len;
+    uint32_t k = (a->flags & KFS_ATTR_DIR_MASK) >> KFS_ATTR_DIR_SHIFT;
+    *ret = v->m.cache_dir;
+    if (k == 0)
+        return v->m.cache_dir_len;
+    const char *p = kfs_pre_more_dirs(v), *end;
+    for (; (end = strchr(p, '\n')); p = end + 1)
+        if (--k == 0) {
+            *ret = p;
+            return (size_t)(end - p);
+        }
+    return 0;
+}
+
+/* CACHE/f/XX/INO-VERSION (blockstore/cache_file.h). */
+static bool clean_name(const struct kfs_vol *v, const struct kfs_attr *a, char *p)
+{
+    const char *dir;
+    size_t n = clean_dir(v, a, &dir);
+    if (!n)
+        return false;
+    memcpy(p, dir, n);
+    p += n;
     memcpy(p, "/f/", 3);
     p += 3;
     hex_put(&p, a->ino & 255, 2);
@@ -87,13 +107,16 @@ static void clean_name(const struct kfs_vol *v, const struct kfs_attr *a, char *
     *p++ = '-';
     hex_put(&p, a->version, 1);
     *p = 0;
+    return true;
 }
 
 /* Open the clean cache file ourselves. fd, or -errno: ask kfsd. */
 static long open_clean(struct kfs_vol *v, const struct kfs_attr *a, int flags)
 {
-    char name[sizeof v->m.cache_dir + 64];
-    clean_name(v, a, name);
+    char name[KFS_MORE_DIRS_MAX + 64];
+    static_assert(sizeof v->m.cache_dir <= KFS_MORE_DIRS_MAX, "either fits");
+    if (!clean_name(v, a, name))
+        return -ENOENT;
     long fd = kfs_sys_openat(KFS_SYS_FDCWD, name, flags & ~O_NOFOLLOW, 0);
     if (fd == -EPERM && (flags & O_NOATIME))
         fd = kfs_sys_openat(KFS_SYS_FDCWD, name, flags & ~(O_NOFOLLOW | O_NOATIME), 0);
@@ -102,6 +125,7 @@ static long open_clean(struct kfs_vol *v, const struct kfs_attr *a, int flags)
     struct kfs_fdinfo i = {.vol = v, .ino = a->ino, .dev = v->cache_dev, .cache_ino = a->cache_ino, .kind = KFS_FD_FILE};
     kfs_pre_fd_set((int)fd, &i);
     kfs_pre_count(KFS_TIER_KERNEL);
+    kfs_pre_touched(v, a->ino);
     return fd;
 }
 

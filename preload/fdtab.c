@@ -1,6 +1,6 @@
 /* preload/fdtab.c — what we remember about descriptors
  *
- * Model    The kernel is the truth (docs/design.md, section 3): a descriptor is ours if /proc/self/fd/N leads into a cache directory. One byte per number
+ * Model    The kernel is the truth (docs/design.md, section 3): a descriptor is ours if /proc/self/fd/N leads into a cache directory, or to content in memory. One byte per number
  *          remembers the answer; for ours a row remembers which inode. A row is believed only while the kernel's fstat says the same (device, inode), so
  *          numbers that were closed and used again behind our back are noticed.
  * States   UNKNOWN look; HOST not ours, but perhaps a directory above a prefix; NOT not ours at all; ABOVE a host directory from which a prefix can be
@@ -191,17 +191,47 @@ static int cache_rest(const char *p, size_t len, struct kfs_fdinfo *ret)
     return 1;
 }
 
+static int below_dir(const char *dir, size_t n, const char *name, size_t len, struct kfs_fdinfo *ret)
+{
+    return len > n + 1 && name[n] == '/' && memcmp(name, dir, n) == 0 && cache_rest(name + n + 1, len - n - 1, ret);
+}
+
 int kfs_pre_cache_name(const char *name, size_t len, struct kfs_fdinfo *ret)
 {
     for (int i = 0; i < kfs_pre_vol_count; i++) {
         struct kfs_vol *v = &kfs_pre_vols[i];
-        size_t n = v->m.cache_dir_len;
-        if (len <= n + 1 || name[n] != '/' || memcmp(name, v->m.cache_dir, n) != 0)
-            continue;
-        if (cache_rest(name + n + 1, len - n - 1, ret)) {
+        int ours = below_dir(v->m.cache_dir, v->m.cache_dir_len, name, len, ret);
+        const char *p = kfs_pre_more_dirs(v), *end;
+        for (; !ours && (end = strchr(p, '\n')); p = end + 1)
+            ours = below_dir(p, (size_t)(end - p), name, len, ret);
+        if (ours) {
             ret->vol = v;
             return 1;
         }
+    }
+    return 0;
+}
+
+/* "/memfd:kfsm-INO-VOLUME (deleted)": content in memory, of a volume that we have. */
+static int memory_name(const char *name, size_t len, struct kfs_fdinfo *ret)
+{
+    static const char prefix[] = "/memfd:" KFS_MEMORY_NAME;
+    size_t n = sizeof prefix - 1, digits;
+    uint64_t ino, tag;
+    if (len < n || memcmp(name, prefix, n) != 0 || !(digits = hex_get(name + n, len - n, &ino)))
+        return 0;
+    n += digits;
+    if (n >= len || name[n++] != '-' || !(digits = hex_get(name + n, len - n, &tag)))
+        return 0;
+    n += digits;
+    if (len - n != 10 || memcmp(name + n, " (deleted)", 10) != 0)
+        return 0;
+    for (int i = 0; i < kfs_pre_vol_count; i++) {
+        struct kfs_vol *v = &kfs_pre_vols[i];
+        if (kfs_pre_attach(v) < 0 || v->standin_tag >> 48 != tag)
+            continue;
+        *ret = (struct kfs_fdinfo){.vol = v, .ino = ino, .kind = KFS_FD_FILE};
+        return 1;
     }
     return 0;
 }
@@ -246,7 +276,8 @@ static int look(int fd, struct kfs_fdinfo *ret, const struct stat *st)
         return 0;
     link[n] = 0;
     *ret = (struct kfs_fdinfo){0};
-    if (!kfs_pre_cache_name(link, (size_t)n, ret) && (dir || !standin_name(fd, link, (size_t)n, ret))) {
+    if (!kfs_pre_cache_name(link, (size_t)n, ret) &&
+        (dir || (!standin_name(fd, link, (size_t)n, ret) && !memory_name(link, (size_t)n, ret)))) {
         state_set(fd, !dir ? NOT : kfs_pre_near_prefix(link) ? ABOVE : NOT);
         return 0;
     }

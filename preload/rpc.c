@@ -186,6 +186,7 @@ __attribute__((noinline)) static long hello(struct conn *cn, struct kfs_vol *v)
     struct kfs_call c;
     memset(&c, 0, offsetof(struct kfs_call, rep));
     c.req.op = KFS_OP_HELLO;
+    h.more_dirs[0] = 0;
     c.path = v->m.url; /* one socket may serve several volumes; and a socket of another volume must not do */
     c.reply = &h;
     c.reply_cap = sizeof h;

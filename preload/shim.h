@@ -59,7 +59,13 @@ struct kfs_vol {
     uint64_t cache_dev; /* st_dev of cache files, 0 before the first attach */
     uint64_t standin_tag; /* kfs_standin_volume of its id */
     int wrote;          /* this process had a writer here */
+    const char *more_dirs; /* further cache directories, each ended by a newline, as kfsd said; NULL: those of m */
 };
+static inline const char *kfs_pre_more_dirs(const struct kfs_vol *v)
+{
+    const char *more = __atomic_load_n(&v->more_dirs, __ATOMIC_ACQUIRE);
+    return more ? more : v->m.more_dirs;
+}
 extern struct kfs_vol kfs_pre_vols[KFS_MOUNTS_MAX];
 extern int kfs_pre_vol_count;
 /* Make sure that HELLO was exchanged (segment mapped, dev known). 0 or -errno. */
@@ -69,6 +75,7 @@ const struct kfs_cred *kfs_pre_cred(void);
 const struct kfs_cred *kfs_pre_cred_real(void); /* with the real ids, as access(2) goes by */
 void kfs_pre_cred_forget(void); /* also drops pooled connections, so that kfsd sees the new ids */
 void kfs_pre_count(enum kfs_tier tier); /* one call served by this tier */
+void kfs_pre_touched(const struct kfs_vol *v, kfs_ino_t ino); /* a cache file was opened by name: kfsd hears of it, for eviction */
 
 /* ---- prefix.c: is this path ours? ------------------------------------------------------------------------------- */
 enum kfs_where {

@@ -24,6 +24,8 @@ typedef uint64_t kfs_ino_t;
 /* kfs_attr.flags */
 #define KFS_ATTR_LIVE 1u   /* open for writing: size, times and blocks are the cache file's; ask kfsd or fstat */
 #define KFS_ATTR_CACHED 2u /* content is whole and clean in CACHE/f/XX/INO-VERSION, whose inode is cache_ino */
+#define KFS_ATTR_DIR_SHIFT 8 /* of CACHED: which cache directory, 0..7 (0: CACHE) */
+#define KFS_ATTR_DIR_MASK 0x700u
 #define KFS_ATTR_XATTRS 4u /* has at least one xattr; clear means getxattr is ENODATA without asking */
 
 struct kfs_attr {

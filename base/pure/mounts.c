@@ -42,6 +42,15 @@ static bool prefix_ok(const char *prefix, size_t len)
            memcmp(prefix, norm, len) == 0;
 }
 
+/* Lines, each an absolute path. */
+static bool dirs_ok(const char *p)
+{
+    for (const char *end; *p; p = end + 1)
+        if (*p != '/' || !(end = strchr(p, '\n')))
+            return false;
+    return true;
+}
+
 static bool entry_get(const char **cursor, struct kfs_mount *m)
 {
     char commit[16];
@@ -49,22 +58,26 @@ static bool entry_get(const char **cursor, struct kfs_mount *m)
         char *buf;
         size_t cap;
         long len;
-    } f[5] = {{m->prefix, sizeof m->prefix, 0},
+    } f[6] = {{m->prefix, sizeof m->prefix, 0},
               {m->socket, sizeof m->socket, 0},
               {m->cache_dir, sizeof m->cache_dir, 0},
               {m->url, sizeof m->url, 0},
-              {commit, sizeof commit, 0}};
-    for (int i = 0; i < 5; i++) {
+              {commit, sizeof commit, 0},
+              {m->more_dirs, sizeof m->more_dirs, 0}};
+    m->more_dirs[0] = 0;
+    for (int i = 0; i < 6; i++) {
         f[i].len = field_get(cursor, f[i].buf, f[i].cap);
-        if (f[i].len < 0 || (i < 4 && **cursor != '|') || (i == 4 && **cursor == '|'))
+        bool more = **cursor == '|';
+        if (f[i].len < 0 || (i < 4 && !more) || (i == 5 && more))
             return false;
-        if (i < 4)
-            ++*cursor;
+        if (!more)
+            break;
+        ++*cursor;
     }
     m->prefix_len = (size_t)f[0].len;
     m->cache_dir_len = (size_t)f[2].len;
     m->session = strcmp(commit, "session") == 0;
-    return prefix_ok(m->prefix, m->prefix_len) && (m->session || strcmp(commit, "close") == 0);
+    return prefix_ok(m->prefix, m->prefix_len) && (m->session || strcmp(commit, "close") == 0) && dirs_ok(m->more_dirs);
 }
 
 int kfs_mounts_next(const char **cursor, struct kfs_mount *ret)
@@ -101,7 +114,8 @@ int kfs_mounts_append(char *buf, size_t cap, const struct kfs_mount *m)
               put(buf, cap, &n, "|", true) && put(buf, cap, &n, m->cache_dir, false) &&
               put(buf, cap, &n, "|", true) && put(buf, cap, &n, m->url, false) &&
               put(buf, cap, &n, "|", true) &&
-              put(buf, cap, &n, m->session ? "session" : "close", true);
+              put(buf, cap, &n, m->session ? "session" : "close", true) &&
+              (!m->more_dirs[0] || (put(buf, cap, &n, "|", true) && put(buf, cap, &n, m->more_dirs, false)));
     if (!ok)
         n = start;
     buf[n] = '\0';

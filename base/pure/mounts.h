@@ -2,7 +2,7 @@
  *
  * What     kfs-run writes it, the shim reads it (and puts it back into every child's environment).
  * Format   Entries separated by ';', fields by '|', in this order:
- *            prefix | socket | cache directory | volume URL | commit ("close" or "session")
+ *            prefix | socket | cache directory | volume URL | commit ("close" or "session") [ | further cache directories, each ended by a newline ]
  *          '%', ';' and '|' inside a field are written %25, %3B, %7C. Prefixes are absolute, normalised, not "/", not nested.
  * Threads  Pure functions of their arguments.
  */
@@ -17,6 +17,7 @@
 #define KFS_ENV_RUN "KFS_RUN" /* absolute path of kfs-run, to start a private kfsd again */
 #define KFS_MOUNTS_MAX 16
 #define KFS_SOCKET_PATH_MAX 107
+#define KFS_MORE_DIRS_MAX 2048
 
 struct kfs_mount {
     char prefix[1024];
@@ -26,6 +27,7 @@ struct kfs_mount {
     size_t cache_dir_len;
     char url[1024];
     bool session;
+    char more_dirs[KFS_MORE_DIRS_MAX];
 };
 
 /* Decode one entry starting at *cursor; moves *cursor behind it. 1: filled; 0: no more; -EINVAL: malformed (rest ignored). */

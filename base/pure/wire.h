@@ -14,6 +14,9 @@
 #define KFS_BASE_PURE_WIRE_H
 
 #include "base/pure/attr.h"
+#include "base/pure/hash.h"
+#include "base/pure/mounts.h"
+#include <string.h>
 
 #define KFS_WIRE_MAGIC 0x3157464bu /* "KFW1" */
 #define KFS_WIRE_VERSION 1u
@@ -116,6 +119,7 @@ struct kfs_wire_hello {
     uint32_t cache_dir_len;
     char volume_id[40];    /* uuid text, NUL-terminated */
     char cache_dir[KFS_PATH_MAX]; /* absolute; names under it identify genuine fds */
+    char more_dirs[KFS_MORE_DIRS_MAX]; /* further directories with f/ and d/, each ended by a newline */
 };
 #define KFS_HELLO_DIRECT 1u  /* the client may open CACHE/f/XX/INO-VERSION itself (same user) */
 #define KFS_HELLO_SESSION 2u /* the volume's default is commit=session */
@@ -133,10 +137,18 @@ struct kfs_wire_statfs {
 
 /* The stats page: one per client process, written by the shim, read by kfsd. Plain counters, relaxed stores. */
 enum kfs_tier { KFS_TIER_SHM, KFS_TIER_KERNEL, KFS_TIER_KFSD, KFS_TIER_COUNT };
+#define KFS_WIRE_TOUCHED 32
 struct kfs_wire_stats {
     uint64_t calls[KFS_TIER_COUNT];
-    uint64_t reserved[61];
+    uint64_t touch_count; /* cache files opened by name so far; the last ones are in touched[(n - 1) % KFS_WIRE_TOUCHED], … */
+    uint64_t touched[KFS_WIRE_TOUCHED]; /* kfs_wire_touch */
+    uint64_t reserved[28];
 };
+/* A page is a process's, which may have several volumes: the low bits of the volume's st_dev stand above the inode. */
+static inline uint64_t kfs_wire_touch(uint64_t dev, uint64_t ino)
+{
+    return dev << 48 | (ino & 0xffffffffffffULL);
+}
 static_assert(sizeof(struct kfs_wire_stats) == 512, "stats layout");
 
 /* Cache file names, relative to the cache directory: shared by kfsd (which makes them) and the shim (which recognises them).
@@ -147,5 +159,13 @@ static_assert(sizeof(struct kfs_wire_stats) == 512, "stats layout");
  *   p/INO-VERSION      arriving (base/pure/arrival.h)
  *   n/INO              FIFOs and sockets; n/INO.b, n/INO.n: see blockstore/cache_node.c
  */
+
+/* Content in memory, when no cache directory can take it: the link of a genuine read-only descriptor reads "/memfd:kfsm-INO-VOLUME (deleted)", VOLUME as
+ * below. */
+#define KFS_MEMORY_NAME "kfsm-"
+static inline uint64_t kfs_memory_volume(const char *volume_id)
+{
+    return kfs_hash(volume_id, strlen(volume_id), 0) >> 48;
+}
 
 #endif

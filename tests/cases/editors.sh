@@ -8,7 +8,7 @@ if t_have vim; then
     both O37-vim 'export HOME=$D TERM=dumb; for b in yes no auto; do for w in writebackup nowritebackup; do for f in fsync nofsync; do printf "one\ntwo\n" >f; chmod 640 f; vim -Nu NONE -es -c "set bkc=$b $w $f" -c "%s/two/2/" -c wq f </dev/null; echo "$b $w $f $?"; cat f; stat -c "%a %h" f; ls -A; done; done; done
 ln f g; vim -Nu NONE -es -c "set bkc=auto" -c "s/one/1/" -c wq f </dev/null; stat -c "%h" f; cat g; ln -s f l; vim -Nu NONE -es -c "%s/2/3/" -c wq l </dev/null; cat f; stat -c %F l; vim -Nu NONE -es -c "set backup" -c "%s/3/4/" -c wq f </dev/null; ls -A; chmod 444 f; vim -Nu NONE -es -c "%s/4/5/" -c wq! f </dev/null; cat f; stat -c %a f; vim -Nu NONE -es -c "normal ihello" -c "w new" -c "q!" </dev/null; cat new; ls -A; rm -f .viminfo'
     # A killed editor leaves its swap file; the text is recovered from it.
-    both O37-vim-recovers 'export HOME=$D TERM=dumb; printf "one\n" >f; (vim -Nu NONE -n -es -c "set swapfile uc=1" -c "s/one/two/" -c preserve -c "call system(\"kill -9 \" . getpid())" f </dev/null; true) 2>/dev/null; cat f; ls -A; vim -Nu NONE -r -es -c "w! got" -c "q!" f </dev/null; cat got 2>/dev/null; rm -f .f.sw?; vim -Nu NONE -es -c "s/one/three/" -c wq f </dev/null; cat f; ls -A'
+    both O37-vim-recovers 'export HOME=$D TERM=dumb; printf "one\n" >f; (vim -Nu NONE -n -es -c "set swapfile uc=1" -c "s/one/two/" -c preserve -c "call system(\"kill -9 \" . getpid())" f </dev/null; true) 2>/dev/null; cat f; ls -A; vim -Nu NONE -r -es -c "w! got" -c "q!" f </dev/null; cat got 2>/dev/null; rm -f .f.sw?; vim -Nu NONE -es -c "s/one/three/" -c wq f </dev/null; cat f; rm -f .viminfo; ls -A'
 else
     t_skip O37-vim "vim is not installed"
 fi

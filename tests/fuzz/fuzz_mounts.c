@@ -13,7 +13,7 @@ static void written_again(const struct kfs_mount *m)
     const char *at = text;
     MUST(kfs_mounts_next(&at, &again) == 1 && !*at);
     MUST(strcmp(again.prefix, m->prefix) == 0 && strcmp(again.socket, m->socket) == 0 && strcmp(again.cache_dir, m->cache_dir) == 0 &&
-         strcmp(again.url, m->url) == 0 && again.session == m->session);
+         strcmp(again.url, m->url) == 0 && again.session == m->session && strcmp(again.more_dirs, m->more_dirs) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -330,7 +330,7 @@ int kfs_client_open(const char *socket_path, const char *url, struct kfs_client 
         return rc;
     if (rep.status < 0)
         return KFS_FAIL(err, -rep.status, "kfsd at '%s' refuses this connection: %s", socket_path, strerror(-rep.status));
-    if (rep.data_len != sizeof c.hello || !memchr(c.hello.cache_dir, 0, sizeof c.hello.cache_dir) ||
+    if (rep.data_len != sizeof c.hello || !memchr(c.hello.cache_dir, 0, sizeof c.hello.cache_dir) || !memchr(c.hello.more_dirs, 0, sizeof c.hello.more_dirs) ||
         !memchr(c.hello.volume_id, 0, sizeof c.hello.volume_id))
         return KFS_FAIL(err, EPROTO, "kfsd's answer at '%s' is not understood; is it of another version than this program?", socket_path);
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);

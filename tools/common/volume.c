@@ -1,4 +1,6 @@
 #include "tools/common/volume.h"
+#include "base/conf.h"
+#include "base/log.h"
 #include "blockstore/driver.h"
 #include "tools/common/secret.h"
 #include "base/rand.h"
@@ -286,10 +288,10 @@ static int cache_try(struct kfs_volume *v, const char *dir, struct kfs_err *err)
     char clean[KFS_PATH_MAX];
     if (!realpath(real, clean))
         return KFS_FAIL(err, errno, "cannot use cache directory '%s': %s; give another with --cache-dir", real, strerror(errno));
-    if (access(clean, R_OK | W_OK | X_OK) < 0)
+    if (access(clean, R_OK | W_OK | X_OK) < 0 && errno != EROFS) /* what is cached there can be read at least */
         return KFS_FAIL(err, errno, "cannot write cache directory '%s': %s; give another with --cache-dir", clean, strerror(errno));
     bool rebooted = false;
-    r = kfs_cache_open(clean, v->id, v->cache_cap_bytes, &v->cache, &rebooted, err);
+    r = kfs_cache_open_with(clean, v->id, &v->cache_options, &v->cache, &rebooted, err);
     if (r < 0)
         return r;
     v->rebooted = v->rebooted || rebooted;
@@ -346,6 +348,45 @@ static int cache_choose(struct kfs_volume *v, const char *explicit_dir, struct k
     return cache_try(v, explicit_dir, err);
 }
 
+/* The directories beyond the first. One that cannot be used is no reason not to serve. */
+static void cache_more(struct kfs_volume *v)
+{
+    const char *cursor = v->cache_dirs ? v->cache_dirs : "";
+    struct kfs_conf_dir *d = malloc(sizeof *d);
+    char dir[KFS_PATH_MAX];
+    for (bool first = true; d && kfs_conf_dir_next(&cursor, d) == 1; first = false) {
+        struct kfs_err err = {0};
+        if (first)
+            continue;
+        snprintf(dir, sizeof dir, "%.1000s/%s", d->path, v->id);
+        (void)kfs_cache_add_dir(v->cache, dir, d->has_bytes ? d->bytes : v->cap_bytes, d->has_files ? d->files : v->cap_files, &err);
+        if (err.code)
+            kfs_log(KFS_LOG_WARN, "'%s': %s", v->url, err.msg);
+    }
+    free(d);
+}
+
+/* What the configuration says about the first one. */
+static void cache_settings(struct kfs_volume *v, const struct kfs_volume_options *o)
+{
+    const char *cursor = o->cache_parents ? o->cache_parents : "";
+    struct kfs_conf_dir *d = malloc(sizeof *d);
+    v->cache_options = o->cache;
+    if (!v->cache_options.cap_bytes)
+        v->cache_options.cap_bytes = CACHE_CAP_DEFAULT;
+    v->cap_bytes = v->cache_options.cap_bytes;
+    v->cap_files = v->cache_options.cap_files;
+    if (d && kfs_conf_dir_next(&cursor, d) == 1) {
+        snprintf(v->cache_parent, sizeof v->cache_parent, "%.1000s", d->path);
+        if (d->has_bytes)
+            v->cache_options.cap_bytes = d->bytes;
+        if (d->has_files)
+            v->cache_options.cap_files = d->files;
+    }
+    free(d);
+    v->cache_dirs = strdup(o->cache_parents ? o->cache_parents : "");
+}
+
 int kfs_volume_switch_cache(struct kfs_volume *v, struct kfs_err *err)
 {
     struct kfs_cache *old = v->cache;
@@ -357,6 +398,7 @@ int kfs_volume_switch_cache(struct kfs_volume *v, struct kfs_err *err)
     }
     kfs_cache_close(old);
     v->cache_wanted[0] = 0;
+    cache_more(v);
     return 0;
 }
 
@@ -381,7 +423,7 @@ int kfs_volume_open(const char *url, const struct kfs_volume_options *o, struct 
     struct kfs_volume *v = calloc(1, sizeof *v);
     if (!v)
         return KFS_FAIL(err, ENOMEM, "out of memory");
-    v->cache_cap_bytes = o->cache_cap_bytes ? o->cache_cap_bytes : CACHE_CAP_DEFAULT;
+    cache_settings(v, o);
     int r = kfs_volume_url_path(url, v->path, sizeof v->path, err);
     if (r < 0)
         goto out;
@@ -411,13 +453,15 @@ int kfs_volume_open(const char *url, const struct kfs_volume_options *o, struct 
     if (!o->without_cache) {
         char below[KFS_PATH_MAX];
         const char *dir = o->cache_dir;
-        if (!dir && o->cache_parent && *o->cache_parent) {
-            snprintf(below, sizeof below, "%.1000s/%s", o->cache_parent, v->id);
+        if (!dir && v->cache_parent[0]) {
+            snprintf(below, sizeof below, "%s/%s", v->cache_parent, v->id);
             dir = below;
         }
         r = cache_choose(v, dir, err);
         if (r < 0)
             goto out;
+        if (!v->cache_wanted[0])
+            cache_more(v);
         r = session_begin(v, err);
         if (r < 0)
             goto out;
@@ -441,5 +485,6 @@ void kfs_volume_close(struct kfs_volume *v, bool clean)
         (void)kfs_meta_setting_set(v->meta, "session", "clean", NULL);
     kfs_meta_close(v->meta);
     kfs_lock_release(v->lock);
+    free(v->cache_dirs);
     free(v);
 }

@@ -31,7 +31,10 @@ struct kfs_volume {
     struct kfs_meta *meta;
     struct kfs_store *store;
     struct kfs_cache *cache; /* NULL when opened without */
-    uint64_t cache_cap_bytes;
+    struct kfs_cache_options cache_options; /* of the first directory */
+    uint64_t cap_bytes, cap_files;          /* of others that have none of their own */
+    char cache_parent[1024];                /* of the first, from the configuration; "": none */
+    char *cache_dirs;                       /* all of them, as the configuration has them */
     bool unclean;                    /* the last session did not end regularly */
     bool rebooted;                   /* the node was booted since: live files went to lost/ */
     char cache_wanted[KFS_PATH_MAX]; /* an explicit directory to move to once the old one holds no live file; "" = none */
@@ -39,8 +42,9 @@ struct kfs_volume {
 
 struct kfs_volume_options {
     const char *cache_dir;    /* explicit, or NULL for the default */
-    const char *cache_parent; /* explicit too, for any number of volumes: each gets the directory cache_parent/ID. NULL or "": none */
-    uint64_t cache_cap_bytes; /* 0: 10 GiB */
+    /* As cache_dir of the configuration has it, for any number of volumes: each gets the directories PATH/ID. cache_dir takes the place of the first. */
+    const char *cache_parents; /* NULL or "": none */
+    struct kfs_cache_options cache; /* cap_bytes 0: 10 GiB. Caps are those of directories without their own */
     bool without_cache;       /* fsck: metadata and objects only */
     const char *key_file;     /* secret of an encrypted volume; NULL or "": see tools/common/secret.h */
     bool ask;                 /* for the secret on the terminal, if need be */

@@ -59,6 +59,7 @@ static int mount_fill(const struct run_options *o, const struct kfs_conf *conf, 
                         c.hello.cache_dir, sizeof m.cache_dir - 1);
     memcpy(m.prefix, at->prefix, m.prefix_len + 1);
     memcpy(m.cache_dir, c.hello.cache_dir, m.cache_dir_len + 1);
+    memcpy(m.more_dirs, c.hello.more_dirs, sizeof m.more_dirs);
     memcpy(m.socket, e.socket, sizeof m.socket);
     memcpy(m.url, e.url, sizeof m.url);
     m.session = o->commit_given ? o->session

@@ -26,6 +26,11 @@ int kfs_cmd_evict(struct kfs_cmd *c)
     return kfs_cmd_ask_volumes(c, NULL, "evict");
 }
 
+int kfs_cmd_cache(struct kfs_cmd *c)
+{
+    return kfs_cmd_ask_volumes(c, NULL, "cache");
+}
+
 int kfs_cmd_stats(struct kfs_cmd *c)
 {
     return kfs_cmd_ask_volumes(c, NULL, "stats");

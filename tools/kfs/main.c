@@ -183,8 +183,6 @@ int main(int argc, char **argv)
     }
     if (!cmd && strcmp(argv[optind], "key") == 0)
         return usage(NULL, "'key' goes with list, add, rm or rotate: ", "kfs key list URL", "");
-    if (!cmd && strcmp(argv[optind], "cache") == 0)
-        return usage(NULL, "'cache' goes with 'evict': ", "kfs cache evict", "");
     if (!cmd)
         return usage(NULL, "there is no command '", argv[optind], "'");
     c.name = cmd->name;

@@ -14,6 +14,7 @@
 
 #define PARTIAL_BYTES  (1u << 20)     /* larger ones lie in p/, with the room they will need; smaller ones in t/ */
 #define STANDIN_MAX    (64ULL << 40)  /* of larger files the map itself would be large */
+#define RESTARTS_MAX   16            /* each makes room in a cache directory, or strikes one out */
 #define SWEEP_NS       1000000000ULL
 #define LEFT_NS        2000000000ULL  /* whole, no stand-in open, and not asked for: stand-ins of an earlier kfsd are not counted */
 #define FORGOTTEN_NS   60000000000ULL /* likewise if it is not whole: readers that open it again and again find what they fetched */
@@ -31,6 +32,7 @@ struct kfsd_arrival {
     /* arrive_lock */
     unsigned refs;
     bool in_table, posted, given; /* given: somebody has, or had, a stand-in of it */
+    bool dropped;                 /* its file: another arrival may have one of the same name */
     struct kfsd_arrival *next;    /* other versions of the inode, in the table */
     struct kfsd_arrival *post_next;
     uint64_t used_ns;
@@ -93,15 +95,26 @@ static bool remove_locked(struct kfsd_vol *v, struct kfsd_arrival *x)
     return true;
 }
 
+/* Once. */
+static void file_drop(struct kfsd_vol *v, struct kfsd_arrival *x)
+{
+    pthread_mutex_lock(&v->arrive_lock);
+    bool was = x->dropped;
+    x->dropped = true;
+    pthread_mutex_unlock(&v->arrive_lock);
+    if (was)
+        return;
+    if (x->name[0])
+        kfs_cache_fill_abort(v->cache, x->name);
+    else
+        kfs_cache_partial_drop(v->cache, x->ino, x->version);
+}
+
 static void arrival_free(struct kfsd_vol *v, struct kfsd_arrival *x)
 {
     kfs_fill_unref(x->fill);
-    if (!x->finished && x->fill) {
-        if (x->name[0])
-            kfs_cache_fill_abort(v->cache, x->name);
-        else
-            kfs_cache_partial_drop(v->cache, x->ino, x->version);
-    }
+    if (!x->finished && x->fill)
+        file_drop(v, x);
     if (x->map)
         (void)munmap(x->map, kfs_arrival_bytes(x->size_bytes));
     const int fds[] = {x->read_fd, x->map_fd};
@@ -203,17 +216,9 @@ static void on_whole(void *arg, struct kfs_fill *f)
     pthread_mutex_unlock(&v->arrive_lock);
 }
 
-static void file_drop(struct kfsd_vol *v, struct kfsd_arrival *x)
-{
-    if (x->name[0])
-        kfs_cache_fill_abort(v->cache, x->name);
-    else
-        kfs_cache_partial_drop(v->cache, x->ino, x->version);
-}
-
 static int file_make(struct kfsd_vol *v, struct kfsd_arrival *x, int *ret_fd, struct kfs_err *err)
 {
-    int r = x->size_bytes <= PARTIAL_BYTES ? kfs_cache_fill_begin(v->cache, x->ino, x->name, ret_fd, err)
+    int r = x->size_bytes <= PARTIAL_BYTES ? kfs_cache_fill_begin(v->cache, x->ino, x->size_bytes, false, x->name, ret_fd, err)
                                            : kfs_cache_partial_create(v->cache, x->ino, x->version, x->size_bytes, ret_fd, err);
     if (r < 0)
         return r;
@@ -222,6 +227,12 @@ static int file_make(struct kfsd_vol *v, struct kfsd_arrival *x, int *ret_fd, st
 }
 
 static bool made_room(struct kfsd_vol *v, int r, struct kfs_err *err);
+
+/* Filling x failed with r: is its cache directory the reason? That one is then passed over for a while. */
+static bool suspect(struct kfsd_vol *v, struct kfsd_arrival *x, int r)
+{
+    return x->name[0] ? kfs_cache_fill_suspect(v->cache, x->name, r) : kfs_cache_partial_suspect(v->cache, x->ino, x->version, r);
+}
 
 static int begin_new(struct kfsd_vol *v, struct kfsd_arrival *x, bool standin, bool post, struct kfs_content *c, struct kfs_err *err)
 {
@@ -233,8 +244,11 @@ static int begin_new(struct kfsd_vol *v, struct kfsd_arrival *x, bool standin, b
         r = map_make(x, err);
     if (r == 0)
         r = kfs_fill_start(v->store, c, x->ino, x->version, fd, x->map, post ? on_whole : NULL, x, &x->fill, err);
-    if (r < 0 && fd >= 0)
+    if (r < 0 && fd >= 0) {
+        bool again = suspect(v, x, r);
         file_drop(v, x);
+        return again ? -ERESTART : r;
+    }
     return r;
 }
 
@@ -283,9 +297,14 @@ static int begin_once(struct kfsd_vol *v, const struct kfs_attr *a, unsigned fla
 
 int kfsd_arrive_begin(struct kfsd_vol *v, const struct kfs_attr *a, unsigned flags, struct kfsd_arrival **ret, struct kfs_err *err)
 {
-    /* Inline content is written at once, and may be what the disk has no room for. */
+    /* Inline content is written at once, and may be what a disk has no room for. */
     int r = begin_once(v, a, flags, ret, err);
-    return r < 0 && made_room(v, r, err) ? begin_once(v, a, flags, ret, err) : r;
+    for (int i = 0; i < RESTARTS_MAX && (r == -ERESTART || made_room(v, r, err)); i++) {
+        if (err)
+            *err = (struct kfs_err){0};
+        r = begin_once(v, a, flags, ret, err);
+    }
+    return r == -ERESTART ? -EIO : r;
 }
 
 /* It lies in f/ already: a map that says so. */
@@ -409,24 +428,35 @@ static bool made_room(struct kfsd_vol *v, int r, struct kfs_err *err)
     return true;
 }
 
+/* Filling x failed with r. True: its cache directory was the reason, and beginning anew may do better: x is out of the table. */
+static bool give_up(struct kfsd_vol *v, struct kfsd_arrival *x, int r, struct kfs_err *err)
+{
+    pthread_mutex_lock(&v->arrive_lock);
+    bool dropped = x->dropped, given = x->given;
+    pthread_mutex_unlock(&v->arrive_lock);
+    bool again = dropped || made_room(v, r, err) || suspect(v, x, r);
+    if (again && err)
+        *err = (struct kfs_err){0};
+    if (!given || again) {
+        forget(v, x);
+        file_drop(v, x);
+    }
+    return again;
+}
+
 int kfsd_arrive_wait(struct kfsd_vol *v, struct kfsd_arrival *x, struct kfs_err *err)
 {
     int r = 0;
-    for (int i = 0; x->fill && i < 2; i++) {
+    if (x->fill) {
         /* Somebody waits for all of a large file, others for single frames of theirs: those first. */
         kfs_fill_all(x->fill, NULL, 0, x->size_bytes <= PARTIAL_BYTES ? KFS_DRV_WAITING : KFS_DRV_AHEAD);
         r = kfs_fill_wait(x->fill, err);
-        if (i || !made_room(v, r, err))
-            break;
     }
     if (r == 0)
-        return x->fill ? finish(v, x, err) : 0;
-    pthread_mutex_lock(&v->arrive_lock);
-    bool given = x->given;
-    pthread_mutex_unlock(&v->arrive_lock);
-    if (!given)
-        forget(v, x); /* the next open begins anew */
-    return r;
+        r = x->fill ? finish(v, x, err) : 0;
+    if (r == 0 || r == -EAGAIN)
+        return r;
+    return give_up(v, x, r, err) ? -ERESTART : r;
 }
 
 void kfsd_arrive_ahead(struct kfsd_arrival *x)
@@ -492,7 +522,7 @@ static int of_request(struct kfsd_req *r, uint64_t key, struct kfsd_arrival **re
         kfsd_park(false);
         kfsd_arrive_put(v, x);
         x = NULL;
-        if (rc < 0 && rc != -EAGAIN)
+        if (rc < 0 && rc != -EAGAIN && rc != -ERESTART)
             return rc;
         rc = 0;
     }
@@ -544,17 +574,19 @@ int kfsd_op_arrival(struct kfsd_req *r)
 int kfsd_op_want(struct kfsd_req *r)
 {
     struct kfsd_arrival *x;
-    int rc = of_request(r, r->w->ino2, &x);
-    if (rc < 0)
-        return ended(r, rc);
-    kfsd_park(true);
-    for (int i = 0; x->fill && i < 2; i++) {
+    int rc;
+    for (int i = 0;; i++) {
+        rc = of_request(r, r->w->ino2, &x);
+        if (rc < 0)
+            return ended(r, rc);
+        kfsd_park(true);
         KFS_FAULT("want.before");
-        rc = kfs_fill_want(x->fill, r->w->ino2, r->w->value2, r->w->size_bytes, &r->err);
-        if (i || !made_room(r->vol, rc, &r->err))
+        rc = x->fill ? kfs_fill_want(x->fill, r->w->ino2, r->w->value2, r->w->size_bytes, &r->err) : 0;
+        kfsd_park(false);
+        if (rc == 0 || i == RESTARTS_MAX || !give_up(r->vol, x, rc, &r->err))
             break;
+        kfsd_arrive_put(r->vol, x);
     }
-    kfsd_park(false);
     r->rep.value = kfsd_conn_knows(r->conn, x->serial, false) ? 0 : 1;
     kfsd_arrive_put(r->vol, x);
     return ended(r, rc);
@@ -564,15 +596,23 @@ int kfsd_op_settle(struct kfsd_req *r)
 {
     struct kfsd_vol *v = r->vol;
     struct kfsd_arrival *x;
-    int rc = of_request(r, r->w->value2, &x);
-    if (rc < 0)
-        return ended(r, rc);
-    kfsd_park(true);
-    if (x->fill && !kfs_fill_is_whole(x->fill))
-        kfsd_safetensors_first(x->fill, x->read_fd, x->size_bytes);
-    KFS_FAULT("settle.standin");
-    rc = kfsd_arrive_wait(v, x, &r->err);
-    kfsd_park(false);
+    int rc;
+    for (int i = 0;; i++) {
+        rc = of_request(r, r->w->value2, &x);
+        if (rc < 0)
+            return ended(r, rc);
+        kfsd_park(true);
+        if (x->fill && !kfs_fill_is_whole(x->fill))
+            kfsd_safetensors_first(x->fill, x->read_fd, x->size_bytes);
+        KFS_FAULT("settle.standin");
+        rc = kfsd_arrive_wait(v, x, &r->err);
+        kfsd_park(false);
+        if (rc != -ERESTART || i == RESTARTS_MAX)
+            break;
+        kfsd_arrive_put(v, x);
+    }
+    if (rc == -ERESTART)
+        rc = -EIO;
     /* Whatever became of the inode meanwhile: the stand-in is of this content. */
     if (rc == 0 || rc == -EAGAIN)
         rc = kfsd_standin_settle(r, x, x->ino, x->version, r->w->value2, (int)kfs_wire_oflags(r->w->oflags), r->w->size_bytes & KFS_SETTLE_AGAIN,

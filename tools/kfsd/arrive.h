@@ -26,6 +26,7 @@ int kfsd_arrive_begin(struct kfsd_vol *v, const struct kfs_attr *a, unsigned fla
 struct kfsd_arrival *kfsd_arrive_find(struct kfsd_vol *v, kfs_ino_t ino, uint64_t version); /* a reference, or NULL */
 void kfsd_arrive_put(struct kfsd_vol *v, struct kfsd_arrival *x);
 /* Wait until all of it is here, and move it to f/. -EAGAIN: it is whole, but no longer what the inode has; open again. */
+/* -ERESTART: its cache directory has failed, and it is out of the table: begin again. */
 int kfsd_arrive_wait(struct kfsd_vol *v, struct kfsd_arrival *x, struct kfs_err *err);
 void kfsd_arrive_ahead(struct kfsd_arrival *x); /* ask for all of it as read-ahead; does not wait */
 /* A new descriptor of the file, after wait: also if it is no longer in f/. */

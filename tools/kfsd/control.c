@@ -6,6 +6,7 @@
  *   info PATH      inode, attributes, version, where its bytes are, cache level (none, file, live), rows in shared memory. The symlink itself
  *   explain PATH   in words: what would serve a stat and an open of it now, and why
  *   flush          commit everything live, durably
+ *   cache          cache directories: state, contents, limits; hits and misses
  *   evict          drop clean cache files; argument: bytes to keep (default 0)
  *   config         every key with its value and where it comes from
  *   set KEY=VALUE  change a key that can change while kfsd runs; kfsd's own user and root only
@@ -84,10 +85,8 @@ static void count_live(struct kfsd_vol *v, unsigned *ret_live, unsigned *ret_unc
             ++*ret_live;
             bool clean = false;
             if (pthread_mutex_trylock(&f->lock) == 0) {
-                char name[32];
                 struct stat st;
-                snprintf(name, sizeof name, "w/%llx", (unsigned long long)f->ino);
-                clean = f->base.valid && fstatat(v->cache_fd, name, &st, 0) == 0 && st.st_size == f->base.size &&
+                clean = f->base.valid && kfs_cache_stat_live(v->cache, f->ino, &st) == 0 && st.st_size == f->base.size &&
                         st.st_mtim.tv_sec == f->base.mtime.tv_sec && st.st_mtim.tv_nsec == f->base.mtime.tv_nsec;
                 pthread_mutex_unlock(&f->lock);
             }
@@ -129,7 +128,9 @@ static int do_status(struct kfsd_req *r, struct kfs_buf *b)
     kfs_buf_append_str(b, "},\"cache\":{");
     put_str(b, "dir", kfs_cache_dir(v->cache));
     put_u64(b, "used_bytes", kfs_cache_used_bytes(v->cache));
-    put_u64(b, "cap_bytes", v->v->cache_cap_bytes);
+    struct kfs_cache_stats cs;
+    kfs_cache_stats_get(v->cache, &cs);
+    put_u64(b, "cap_bytes", cs.dirs[0].cap_bytes);
     kfs_buf_printf(b, ",\"tmpfs\":%s}", yes(kfs_cache_on_tmpfs(v->cache)));
     put_u64(b, "clients", atomic_load(&v->clients));
     put_u64(b, "live", live);
@@ -201,8 +202,7 @@ static void cache_name(const struct kfsd_vol *v, const struct kfs_attr *a, char 
     if (a->flags & KFS_ATTR_LIVE)
         snprintf(buf, cap, "%s/w/%llx", kfs_cache_dir(v->cache), (unsigned long long)a->ino);
     else if (a->flags & KFS_ATTR_CACHED)
-        snprintf(buf, cap, "%s/f/%02x/%llx-%llx", kfs_cache_dir(v->cache), (unsigned)(a->ino & 255), (unsigned long long)a->ino,
-                 (unsigned long long)a->version);
+        (void)kfs_cache_path_clean(v->cache, a->ino, a->version, buf, cap);
     else
         buf[0] = 0;
 }
@@ -355,6 +355,50 @@ static int do_flush(struct kfsd_req *r, struct kfs_buf *b)
     return kfs_buf_printf(b, "{\"committed\":%u,\"live\":%u,\"uncommitted\":%u}", n, live, uncommitted);
 }
 
+static void put_cache_dir(struct kfs_buf *b, const struct kfs_cache_dir_stats *d, bool first)
+{
+    kfs_buf_append_str(b, first ? "{" : ",{");
+    put_str(b, "dir", d->dir);
+    kfs_buf_append_str(b, ",");
+    put_str(b, "state", kfs_cache_health_word(d->health));
+    if (d->error) {
+        kfs_buf_append_str(b, ",");
+        put_str(b, "why", strerror(d->error));
+    }
+    put_u64(b, "used_bytes", d->used_bytes);
+    put_u64(b, "cap_bytes", d->cap_bytes);
+    put_u64(b, "files", d->files);
+    put_u64(b, "cap_files", d->cap_files);
+    put_u64(b, "arriving_bytes", d->arriving_bytes);
+    put_u64(b, "free_bytes", d->free_bytes);
+    put_u64(b, "free_files", d->free_files);
+    kfs_buf_printf(b, ",\"scanning\":%s}", yes(d->scanning));
+}
+
+static int do_cache(struct kfsd_req *r, struct kfs_buf *b)
+{
+    struct kfs_cache_stats *s = malloc(sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    kfs_cache_stats_get(r->vol->cache, s);
+    kfs_buf_append_str(b, "{\"directories\":[");
+    for (unsigned i = 0; i < s->dir_count; i++)
+        put_cache_dir(b, &s->dirs[i], i == 0);
+    kfs_buf_printf(b, "],\"hits\":%llu", (unsigned long long)s->hits);
+    put_u64(b, "misses", s->misses);
+    kfs_buf_printf(b, ",\"hit_ratio\":%.4f", s->hits + s->misses ? (double)s->hits / (double)(s->hits + s->misses) : 0.0);
+    put_u64(b, "evicted_files", s->evicted_files);
+    put_u64(b, "evicted_bytes", s->evicted_bytes);
+    put_u64(b, "returned_files", s->returned_files);
+    put_u64(b, "hashed_files", s->hashed_files);
+    put_u64(b, "checked_files", s->checked_files);
+    put_u64(b, "wrong_files", s->wrong_files);
+    put_u64(b, "memory_bytes", s->memory_bytes);
+    put_u64(b, "memory_cap_bytes", s->memory_cap_bytes);
+    free(s);
+    return kfs_buf_append_str(b, "}");
+}
+
 static int do_evict(struct kfsd_req *r, struct kfs_buf *b)
 {
     uint64_t keep = 0;
@@ -378,7 +422,7 @@ void kfsd_conf_apply(void)
 
 static int do_set(struct kfsd_req *r, struct kfs_buf *b)
 {
-    static const enum kfs_conf_key keys[] = {KFS_CONF_UPLOAD_RATE, KFS_CONF_DOWNLOAD_RATE};
+    static const enum kfs_conf_key keys[] = {KFS_CONF_UPLOAD_RATE, KFS_CONF_DOWNLOAD_RATE, KFS_CONF_CACHE_BYTES, KFS_CONF_CACHE_FILES};
     char *value = strchr(r->path2, '=');
     if (r->cred->uid != 0 && r->cred->uid != geteuid())
         return KFS_FAIL(&r->err, EPERM, "settings are changed by uid %u, to whom this kfsd belongs, or by root", geteuid());
@@ -389,11 +433,14 @@ static int do_set(struct kfsd_req *r, struct kfs_buf *b)
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         known = known || strcmp(r->path2, kfs_conf_key_name(keys[i])) == 0;
     if (!known)
-        return KFS_FAIL(&r->err, EINVAL, "'%.64s' cannot change while kfsd runs; upload_bytes_per_s and download_bytes_per_s can", r->path2);
+        return KFS_FAIL(&r->err, EINVAL, "'%.64s' cannot change while kfsd runs; upload_bytes_per_s, download_bytes_per_s, cache_bytes and cache_files can", r->path2);
     pthread_mutex_lock(&conf_lock);
     int rc = kfs_conf_set(&kfsd.conf, r->path2, value, "kfs config set", &r->err);
-    if (rc == 0)
+    if (rc == 0) {
         kfsd_conf_apply();
+        if (strncmp(r->path2, "cache_", 6) == 0)
+            kfs_cache_caps_set(r->vol->cache, kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_BYTES), kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_FILES));
+    }
     pthread_mutex_unlock(&conf_lock);
     if (rc < 0)
         return rc;
@@ -464,11 +511,11 @@ int kfsd_op_control(struct kfsd_req *r)
     } commands[] = {
         {"status", do_status}, {"info", do_info},   {"explain", do_explain}, {"flush", do_flush},
         {"evict", do_evict},   {"config", do_config}, {"stats", do_stats}, {"set", do_set},
-        {"gc", do_gc},         {"job", do_job},
+        {"gc", do_gc},         {"job", do_job},       {"cache", do_cache},
     };
     struct kfs_buf b;
     kfs_buf_init(&b);
-    int rc = KFS_FAIL(&r->err, EINVAL, "unknown command '%.100s'; use status, info, explain, flush, evict, config, set, stats, gc or job", r->path);
+    int rc = KFS_FAIL(&r->err, EINVAL, "unknown command '%.100s'; use status, info, explain, flush, cache, evict, config, set, stats, gc or job", r->path);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(r->path, commands[i].name) == 0) {
             r->err = (struct kfs_err){0};

@@ -67,7 +67,7 @@ struct kfsd_vol {
     struct kfs_meta *meta;
     struct kfs_store *store;
     struct kfs_cache *cache;
-    int cache_fd; /* of the cache directory, O_PATH */
+    int cache_fd; /* of the first cache directory; the cache's own */
     struct kfs_shm *shm;
     const struct kfs_shm_header *seg;
     uint64_t dev;
@@ -111,6 +111,8 @@ struct kfsd_vol {
     } listed[KFSD_LISTED]; /* directories that somebody began to list; under pub */
 
     int watch_fd, wake_fd;
+    int rescue_fd; /* the cache directory was removed, and is there again */
+    atomic_bool rescue;
     pthread_t watcher, settlers[2];
     struct kfsd_house *house;
     bool threads_on;
@@ -214,7 +216,7 @@ bool kfsd_file_is_live(struct kfsd_vol *v, kfs_ino_t ino);      /* a hint withou
 /* Each file under management at this moment, referenced. Free the array; put each. */
 struct kfsd_file **kfsd_file_all(struct kfsd_vol *v, size_t *ret_count);
 void kfsd_settle_later(struct kfsd_vol *v, kfs_ino_t ino);
-void kfsd_cache_check(struct kfsd_vol *v); /* ends kfsd when the cache directory was removed */
+void kfsd_cache_check(struct kfsd_vol *v); /* makes a removed cache directory anew, and sees after what is live */
 
 /* A descriptor for the client on a regular file. oflags: as of open(2), permission already checked. */
 int kfsd_file_open(struct kfsd_vol *v, kfs_ino_t ino, int oflags, int *ret_fd, struct kfs_err *err);
@@ -277,6 +279,7 @@ int kfsd_house_job_show(struct kfsd_vol *v, unsigned id, struct kfs_buf *b, stru
 int kfsd_server_listen(const char *path, struct kfsd_vol *v, struct kfs_err *err); /* v NULL: HELLO names the volume */
 int kfsd_server_start(struct kfs_err *err);
 void kfsd_server_stop(void); /* waits for the requests under way */
+void kfsd_touches(void); /* uses of cache files that clients opened themselves, to the cache */
 void kfsd_stats_sum(struct kfsd_vol *v, uint64_t ret[KFS_TIER_COUNT]);
 bool kfsd_client_busy(const uint64_t client[2], uint64_t seq, const struct kfsd_conn *except);
 /* Around a wait for bytes from far away, which must not keep others from being served: the number of workers may grow by those who wait. */

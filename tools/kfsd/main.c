@@ -338,13 +338,9 @@ static int format_if_missing(const char *url, struct kfs_err *err)
 static int cache_attach(struct kfsd_vol *v, struct kfs_err *err)
 {
     v->cache = v->v->cache;
-    if (v->cache_fd >= 0)
-        close(v->cache_fd);
-    v->cache_fd = open(kfs_cache_dir(v->cache), O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (v->cache_fd < 0)
-        return KFS_FAIL(err, errno, "cache directory '%s': %s", kfs_cache_dir(v->cache), strerror(errno));
+    v->cache_fd = kfs_cache_dir_fd(v->cache);
     kfs_cache_on_evict(v->cache, kfsd_on_evict, v);
-    return 0;
+    return kfs_cache_start(v->cache, err);
 }
 
 /* Commit what the last session left; then move to the directory that was asked for, if that is another one. */
@@ -389,8 +385,11 @@ static int vol_open(struct kfsd_vol *v, const char *arg, struct kfs_err *err)
         r = format_if_missing(url, err);
     const struct kfs_volume_options o = {
         .cache_dir = kfsd.opt.cache_dir,
-        .cache_parent = kfs_conf_text(&kfsd.conf, KFS_CONF_CACHE_DIR),
-        .cache_cap_bytes = kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_BYTES),
+        .cache_parents = kfs_conf_text(&kfsd.conf, KFS_CONF_CACHE_DIR),
+        .cache = {.cap_bytes = kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_BYTES),
+                  .cap_files = kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_FILES),
+                  .verify = (enum kfs_cache_verify)kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_VERIFY),
+                  .memory_bytes = kfs_conf_number(&kfsd.conf, KFS_CONF_CACHE_MEMORY)},
         .key_file = kfsd.opt.key_file ? kfsd.opt.key_file : kfs_conf_text(&kfsd.conf, KFS_CONF_KEY_FILE),
         .ask = kfsd.opt.foreground && isatty(STDIN_FILENO),
         .store = {.no_compression = strcmp(kfs_conf_text(&kfsd.conf, KFS_CONF_COMPRESS), "none") == 0,
@@ -490,8 +489,6 @@ static void vol_close(struct kfsd_vol *v)
      * unclean predecessor may still be trusted. */
     kfs_volume_close(v->v, v->shm != NULL && v->cache != NULL && kfs_clock_mono_ns() >= v->ready_ns);
     v->v = NULL;
-    if (v->cache_fd >= 0)
-        close(v->cache_fd);
 }
 
 /* ---- the life of the process ------------------------------------------------------------------------------------------------- */

@@ -119,8 +119,7 @@ static int each_owner(void *arg, kfs_ino_t ino, uint64_t file_off, uint64_t plai
 static void fetch_rest(struct kfsd_vol *v, uint64_t object)
 {
     struct batch b = {.v = v, .object = object};
-    uint64_t used = kfs_cache_used_bytes(v->cache), cap = v->v->cache_cap_bytes;
-    b.room = cap == 0 ? UINT64_MAX : used < cap ? cap - used : 0;
+    b.room = kfs_cache_room_bytes(v->cache);
     /* Asked for all at once, so that they travel in long ranges. */
     kfs_fetch_plug(v->store);
     (void)kfs_fetch_each_owner(v->store, object, each_owner, &b, NULL);

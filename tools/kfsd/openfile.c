@@ -195,7 +195,7 @@ int kfsd_reopen(int fd, int flags)
 static int fill_live(struct kfsd_vol *v, const struct kfs_attr *a, struct kfs_err *err)
 {
     int r = -ENOENT;
-    for (int i = 0; r == -ENOENT && i < OPEN_TRIES; i++) {
+    for (int i = 0; (r == -ENOENT || r == -ERESTART) && i < OPEN_TRIES; i++) {
         struct kfsd_arrival *x;
         r = kfsd_arrive_begin(v, a, 0, &x, err);
         if (r < 0)
@@ -207,16 +207,14 @@ static int fill_live(struct kfsd_vol *v, const struct kfs_attr *a, struct kfs_er
         if (r == 0)
             r = kfs_cache_to_live(v->cache, a->ino, a->version); /* -ENOENT: evicted in between */
     }
-    return r;
+    return r == -ERESTART ? -EIO : r;
 }
 
 /* ---- becoming live -------------------------------------------------------------------------------------------------- */
 
 static int stat_live(struct kfsd_vol *v, kfs_ino_t ino, struct stat *st)
 {
-    char name[32];
-    live_name(ino, name, sizeof name);
-    return fstatat(v->cache_fd, name, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+    return kfs_cache_stat_live(v->cache, ino, st);
 }
 
 static int create_empty(struct kfsd_vol *v, const struct kfs_attr *a, struct kfs_err *err)
@@ -257,14 +255,12 @@ static int make_live(struct kfsd_vol *v, struct kfsd_file *f, bool emptied, bool
     if (r < 0)
         return r;
     KFS_FAULT("open.live");
-    char name[32];
-    live_name(f->ino, name, sizeof name);
     struct stat st;
     f->base.valid = false;
     if (filled) {
         /* Descriptors from /proc, stat by static children: they should see the file's mtime. */
         struct timespec t[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = a.mtime_s, .tv_nsec = a.mtime_ns}};
-        (void)utimensat(v->cache_fd, name, t, 0);
+        (void)kfs_cache_times_live(v->cache, f->ino, t);
         int64_t now = ts_ns(kfs_clock_real());
         if (stat_live(v, f->ino, &st) == 0 && (uint64_t)st.st_size == a.size_bytes)
             base_set(f, &st, now, true);
@@ -393,10 +389,22 @@ static int fill_clean(struct kfsd_vol *v, kfs_ino_t ino, struct opening *o, stru
         kfsd_park(false);
         if (r == 0)
             r = o->fd = kfsd_arrive_open(x, o->flags);
+        if (r == -ERESTART)
+            r = -EAGAIN;
     }
     kfsd_arrive_put(v, x);
     kfsd_file_put(v, f);
     return r < 0 ? r : 0;
+}
+
+/* It is in the cache, and shared memory does not say so: it was looked for, or checked. */
+static void publish_cached(struct kfsd_vol *v, kfs_ino_t ino)
+{
+    struct kfs_attr a;
+    pthread_mutex_lock(&v->pub);
+    if (kfs_shm_attr_get(v->seg, ino, &a))
+        kfsd_attr_publish_locked(v, &a);
+    pthread_mutex_unlock(&v->pub);
 }
 
 static int open_read(struct kfsd_vol *v, kfs_ino_t ino, struct opening *o, struct kfs_err *err)
@@ -416,8 +424,8 @@ static int open_read(struct kfsd_vol *v, kfs_ino_t ino, struct opening *o, struc
         if (r < 0)
             return r;
         r = o->fd = a.flags & KFS_ATTR_LIVE ? -EAGAIN : open_clean_fd(v, ino, a.version, o->flags);
-        if (r >= 0)
-            kfs_cache_touch(v->cache, ino);
+        if (r >= 0 && !(a.flags & KFS_ATTR_CACHED))
+            publish_cached(v, ino);
         else if (r == -ENOENT)
             r = fill_clean(v, ino, o, err);
     }
@@ -841,10 +849,8 @@ int kfsd_file_set_mtime(struct kfsd_vol *v, kfs_ino_t ino, const struct kfs_meta
     if (r == 0) {
         struct stat before, after;
         if (f->live && stat_live(v, ino, &before) == 0) {
-            char name[32];
-            live_name(ino, name, sizeof name);
             struct timespec t[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = ret->mtime_s, .tv_nsec = ret->mtime_ns}};
-            if (utimensat(v->cache_fd, name, t, 0) == 0 && stat_live(v, ino, &after) == 0)
+            if (kfs_cache_times_live(v->cache, ino, t) == 0 && stat_live(v, ino, &after) == 0)
                 base_refresh(f, &before, &after);
         }
         kfsd_attr_publish_locked(v, ret);

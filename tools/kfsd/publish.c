@@ -20,10 +20,8 @@ __attribute__((visibility("default"))) const char *__tsan_default_suppressions(v
  * or mirrors a mode, which nobody should see. */
 static bool merge_live(struct kfsd_vol *v, struct kfs_attr *a)
 {
-    char name[32];
     struct stat st;
-    snprintf(name, sizeof name, "w/%llx", (unsigned long long)a->ino);
-    if (fstatat(v->cache_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (kfs_cache_stat_live(v->cache, a->ino, &st) < 0)
         return false;
     a->size_bytes = (uint64_t)st.st_size;
     a->blocks = (uint64_t)st.st_blocks;
@@ -38,7 +36,7 @@ static bool merge_live(struct kfsd_vol *v, struct kfs_attr *a)
 
 void kfsd_attr_complete_locked(struct kfsd_vol *v, struct kfs_attr *a)
 {
-    a->flags &= ~(KFS_ATTR_LIVE | KFS_ATTR_CACHED);
+    a->flags &= ~(KFS_ATTR_LIVE | KFS_ATTR_CACHED | KFS_ATTR_DIR_MASK);
     a->cache_ino = 0;
     if (!S_ISREG(a->mode))
         return;
@@ -47,13 +45,9 @@ void kfsd_attr_complete_locked(struct kfsd_vol *v, struct kfs_attr *a)
         (void)merge_live(v, a);
         return;
     }
-    char name[64];
-    struct stat st;
-    snprintf(name, sizeof name, "f/%02x/%llx-%llx", (unsigned)(a->ino & 0xff), (unsigned long long)a->ino, (unsigned long long)a->version);
-    if (fstatat(v->cache_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-        a->flags |= KFS_ATTR_CACHED;
-        a->cache_ino = st.st_ino;
-    }
+    unsigned dir;
+    if (kfs_cache_find_clean(v->cache, a->ino, a->version, &a->cache_ino, &dir))
+        a->flags |= KFS_ATTR_CACHED | dir << KFS_ATTR_DIR_SHIFT;
 }
 
 void kfsd_attr_publish_locked(struct kfsd_vol *v, struct kfs_attr *a)
@@ -178,6 +172,7 @@ static void *heart_main(void *arg)
             if (__atomic_load_n(&v->evicted_count, __ATOMIC_RELAXED))
                 withdraw_evicted(v);
         }
+        kfsd_touches();
         usleep(KFS_SHM_BEAT_MS * 1000);
     }
     return NULL;

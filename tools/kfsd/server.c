@@ -45,6 +45,7 @@ struct kfsd_conn {
     struct kfsd_conn *next, **prev; /* conns_lock */
     uint64_t client[2], busy_seq;   /* conns_lock */
     struct kfs_wire_stats *stats;
+    uint64_t touches_seen; /* conns_lock */
     uint64_t maps[MAPS_MAX]; /* serials of the arrival maps it was given; a ring */
     unsigned map_count;
 };
@@ -73,6 +74,8 @@ static int peer_ids(int fd, struct kfs_cred *c, pid_t *ret_pid)
     return 0;
 }
 
+static void take_touches(struct kfsd_conn *c);
+
 static void conn_end(struct kfsd_conn *c)
 {
     pthread_mutex_lock(&conns_lock);
@@ -80,6 +83,7 @@ static void conn_end(struct kfsd_conn *c)
     if (c->next)
         c->next->prev = c->prev;
     if (c->stats && c->vol) {
+        take_touches(c);
         for (int i = 0; i < KFS_TIER_COUNT; i++)
             atomic_fetch_add(&c->vol->stats_ended[i], __atomic_load_n(&c->stats->calls[i], __ATOMIC_RELAXED));
         atomic_fetch_sub(&c->vol->clients, 1);
@@ -150,6 +154,33 @@ void kfsd_stats_sum(struct kfsd_vol *v, uint64_t ret[KFS_TIER_COUNT])
     pthread_mutex_unlock(&conns_lock);
 }
 
+/* Which cache files did this client open by name since the last look? A busy one has overwritten some: the rest is a fair sample. conns_lock held. */
+static void take_touches(struct kfsd_conn *c)
+{
+    uint64_t n = __atomic_load_n(&c->stats->touch_count, __ATOMIC_ACQUIRE), seen = c->touches_seen;
+    if (n == seen)
+        return;
+    uint64_t first = n - seen > KFS_WIRE_TOUCHED ? n - KFS_WIRE_TOUCHED : seen;
+    for (uint64_t i = first; i != n; i++) {
+        uint64_t touch = __atomic_load_n(&c->stats->touched[i % KFS_WIRE_TOUCHED], __ATOMIC_RELAXED);
+        for (struct kfsd_vol *v = kfsd.vols; v; v = v->next)
+            if (kfs_wire_touch(v->dev, 0) >> 48 == touch >> 48)
+                kfs_cache_touch(v->cache, touch & 0xffffffffffffULL);
+    }
+    /* A page of a client that counts nonsense harms the figures, nothing else. */
+    kfs_cache_hits(c->vol->cache, n > seen ? n - seen : 0);
+    c->touches_seen = n;
+}
+
+void kfsd_touches(void)
+{
+    pthread_mutex_lock(&conns_lock);
+    for (struct kfsd_conn *c = conns; c; c = c->next)
+        if (c->stats && c->vol)
+            take_touches(c);
+    pthread_mutex_unlock(&conns_lock);
+}
+
 /* ---- HELLO ---------------------------------------------------------------------------------------------------------------- */
 
 static struct kfsd_vol *volume_named(const char *name, struct kfsd_vol *only)
@@ -205,6 +236,7 @@ int kfsd_conn_hello(struct kfsd_req *r)
         h.flags |= KFS_HELLO_SESSION;
     snprintf(h.volume_id, sizeof h.volume_id, "%s", v->v->id);
     snprintf(h.cache_dir, sizeof h.cache_dir, "%s", kfs_cache_dir(v->cache));
+    kfs_cache_more_dirs(v->cache, h.more_dirs);
     h.cache_dir_len = (uint32_t)strlen(h.cache_dir);
     memcpy(r->out, &h, sizeof h);
     r->out_len = sizeof h;

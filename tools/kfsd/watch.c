@@ -42,15 +42,39 @@ static void *settler_main(void *arg)
 
 /* ---- the watcher: last closes, and each second whatever was missed ----------------------------------------------------------- */
 
-/* A removed cache directory is made anew by the next kfsd, whose start puts right everything that rests on it. Ending as after a crash is the
- * shortest way there: clients wait for that kfsd and ask it again. */
+/* Somebody removed the cache directory. It is there again; live files have lost their names, but not their content, which the cache keeps hold of: what is
+ * not yet committed is committed now, because it would not outlive this kfsd. */
 void kfsd_cache_check(struct kfsd_vol *v)
 {
-    if (!kfs_cache_gone(v->cache))
+    static struct kfs_log_limit limit;
+    struct kfs_err err = {0};
+    int r = kfs_cache_heal(v->cache, &err);
+    if (r < 0)
+        kfs_log_limited(&limit, KFS_LOG_ERROR, "'%s': cache directory '%s' was removed and cannot be made anew: %s; nothing can be written until that works",
+                        v->v->url, kfs_cache_dir(v->cache), err.code ? err.msg : strerror(-r));
+    if (r <= 0)
         return;
-    kfs_log(KFS_LOG_ERROR, "cache directory '%s' was removed, and with it what was not yet committed; ending, so that the next kfsd makes it anew",
-            kfs_cache_dir(v->cache));
-    _exit(1);
+    if (v->watch_fd >= 0)
+        (void)kfs_cache_watch_again(v->cache, v->watch_fd);
+    atomic_store(&v->rescue, true);
+    uint64_t one = 1;
+    if (v->threads_on)
+        (void)!write(v->rescue_fd, &one, sizeof one);
+}
+
+/* Commit what lives on by descriptors alone. */
+static void rescue(struct kfsd_vol *v)
+{
+    struct kfs_err err = {0};
+    unsigned n = 0;
+    if (!atomic_exchange(&v->rescue, false))
+        return;
+    int r = kfsd_flush(v, false, &n, &err);
+    if (r < 0)
+        kfs_log(KFS_LOG_ERROR, "'%s': after the removal of its cache directory not everything could be committed: %s; it is tried again", v->v->url,
+                err.code ? err.msg : strerror(-r));
+    else
+        kfs_log(KFS_LOG_INFO, "'%s': after the removal of its cache directory %u live files were committed", v->v->url, n);
 }
 
 static void sweep(struct kfsd_vol *v)
@@ -91,14 +115,18 @@ static void *watcher_main(void *arg)
         uint64_t now = kfs_clock_mono_ns();
         if (now >= next_sweep) {
             kfsd_cache_check(v);
+            rescue(v);
             sweep(v);
             kfsd_standin_sweep(v);
             kfsd_house_tick(v);
             next_sweep = now + SWEEP_MS * 1000000ULL;
         }
-        struct pollfd p[2] = {{.fd = v->watch_fd, .events = POLLIN}, {.fd = v->wake_fd, .events = POLLIN}};
-        if (poll(p, 2, (int)((next_sweep - now) / 1000000) + 1) <= 0)
+        struct pollfd p[3] = {{.fd = v->watch_fd, .events = POLLIN}, {.fd = v->wake_fd, .events = POLLIN}, {.fd = v->rescue_fd, .events = POLLIN}};
+        if (poll(p, 3, (int)((next_sweep - now) / 1000000) + 1) <= 0)
             continue;
+        uint64_t told;
+        if (p[2].revents & POLLIN && read(v->rescue_fd, &told, sizeof told) > 0)
+            rescue(v);
         if (p[0].revents & POLLIN) {
             /* The kernel tells of a close just before it takes the writer off its count: a moment later the probe sees it. A stream of closes is
              * settled in batches beside its application instead of in turn with it. And with commit=session, temporary files that are written,
@@ -122,7 +150,8 @@ int kfsd_watch_start(struct kfsd_vol *v, struct kfs_err *err)
         v->watch_fd = -1;
     }
     v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (v->wake_fd < 0)
+    v->rescue_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (v->wake_fd < 0 || v->rescue_fd < 0)
         return KFS_FAIL(err, errno, "eventfd: %s", strerror(errno));
     int r = pthread_create(&v->watcher, NULL, watcher_main, v);
     for (int i = 0; r == 0 && i < 2; i++)
@@ -148,6 +177,7 @@ void kfsd_watch_stop(struct kfsd_vol *v)
     pthread_join(v->settlers[1], NULL);
     v->threads_on = false;
     close(v->wake_fd);
+    close(v->rescue_fd);
     if (v->watch_fd >= 0)
         close(v->watch_fd);
 }

@@ -95,6 +95,33 @@ static void refused_one(const char *text, int line, const char *word)
         KT_FAIL("'%s' does not say '%s' and '%s'", e.msg, where, word);
 }
 
+TEST(conf_cache_directories)
+{
+    struct kfs_conf c;
+    struct kfs_err e = {0};
+    struct kfs_conf_dir d;
+    ASSERT_OK(kfs_conf_init(&c, &e), e);
+    const char *cursor = kfs_conf_text(&c, KFS_CONF_CACHE_DIR);
+    ASSERT_EQ(kfs_conf_dir_next(&cursor, &d), 0);
+    setenv("HOME", "/home/x", 1);
+    write_conf("cache_dir = /a dir/b\ncache_dir = ~/fast  bytes=20G files=1000 # fast\ncache_dir=/c files=5\n");
+    ASSERT_OK(kfs_conf_load(&c, file, &e), e);
+    ASSERT_OK(kfs_conf_load(&c, file, &e), e); /* a later file replaces all of them */
+    cursor = kfs_conf_text(&c, KFS_CONF_CACHE_DIR);
+    ASSERT_EQ(kfs_conf_dir_next(&cursor, &d), 1);
+    ASSERT_STR(d.path, "/a dir/b");
+    ASSERT(!d.has_bytes && !d.has_files);
+    ASSERT_EQ(kfs_conf_dir_next(&cursor, &d), 1);
+    ASSERT_STR(d.path, "/home/x/fast");
+    ASSERT(d.has_bytes && d.has_files && d.bytes == 20ULL << 30 && d.files == 1000);
+    ASSERT_EQ(kfs_conf_dir_next(&cursor, &d), 1);
+    ASSERT_STR(d.path, "/c");
+    ASSERT(!d.has_bytes && d.has_files && d.files == 5);
+    ASSERT_EQ(kfs_conf_dir_next(&cursor, &d), 0);
+    unlink(file);
+    kfs_conf_release(&c);
+}
+
 TEST(conf_errors_say_where_and_what_is_allowed)
 {
     refused_one("\ncolour = red\n", 2, "known are cache_dir, cache_bytes");
@@ -106,6 +133,9 @@ TEST(conf_errors_say_where_and_what_is_allowed)
     refused_one("shm_names = 1000\n", 1, "a power of two");
     refused_one("shm_names = 32\n", 1, "a power of two");
     refused_one("cache_dir = relative\n", 1, "an absolute path");
+    refused_one("cache_dir = /a\ncache_dir = b\n", 2, "an absolute path");
+    refused_one("cache_dir = /a bytes=many\n", 1, "bytes=SIZE");
+    refused_one("cache_verify = never\n", 1, "none|sampled|full");
     refused_one("linger_s = -1\n", 1, "seconds");
     refused_one("linger_s = 5d\n", 1, "seconds");
     refused_one("what is this\n", 1, "neither");

@@ -88,6 +88,7 @@ TEST(mounts_round_trip)
     char buf[4096] = "";
     struct kfs_mount a = mount_make("/data", "sqlite:/a;b|c%.db", false);
     struct kfs_mount b = mount_make("/mnt/two|;%", "sqlite:/x", true), got;
+    snprintf(b.more_dirs, sizeof b.more_dirs, "/x|y\n/z;z%%\n");
     ASSERT_EQ(kfs_mounts_append(buf, sizeof buf, &a), 0);
     ASSERT_EQ(kfs_mounts_append(buf, sizeof buf, &b), 0);
     const char *c = buf;
@@ -98,9 +99,11 @@ TEST(mounts_round_trip)
     ASSERT_STR(got.cache_dir, a.cache_dir);
     ASSERT_EQ(got.cache_dir_len, strlen(a.cache_dir));
     ASSERT(!got.session);
+    ASSERT_STR(got.more_dirs, "");
     ASSERT_EQ(kfs_mounts_next(&c, &got), 1);
     ASSERT_STR(got.prefix, b.prefix);
     ASSERT_STR(got.socket, b.socket);
+    ASSERT_STR(got.more_dirs, b.more_dirs);
     ASSERT(got.session);
     ASSERT_EQ(kfs_mounts_next(&c, &got), 0);
 }
@@ -117,6 +120,9 @@ static void malformed_one(const char *text)
 
 TEST(mounts_malformed)
 {
+    malformed_one("/d|s|c|u|close|/a\n/b");
+    malformed_one("/d|s|c|u|close|/a\nb\n");
+    malformed_one("/d|s|c|u|close|/a\n|more");
     malformed_one("x");
     malformed_one("/d|s|c|u");
     malformed_one("/d|s|c|u|close|more");

@@ -47,7 +47,7 @@ static void add_clean(struct den *d, kfs_ino_t ino, uint64_t version, size_t n)
     char name[64], *p = calloc(1, n + 1);
     int fd;
     memset(p, 'x', n);
-    ASSERT_OK(kfs_cache_fill_begin(d->c, ino, name, &fd, &kerr), kerr);
+    ASSERT_OK(kfs_cache_fill_begin(d->c, ino, 0, false, name, &fd, &kerr), kerr);
     ASSERT_EQ(write(fd, p, n), (ssize_t)n);
     ASSERT_OK(kfs_cache_fill_end(d->c, name, ino, version, false, &kerr), kerr);
     close(fd);
@@ -186,7 +186,7 @@ TEST(cache_moves)
     den_open(&d, 0);
     ASSERT_EQ(kfs_cache_open_clean(d.c, 0x2ff, 1, O_RDONLY), -ENOENT);
     ASSERT_EQ(kfs_cache_to_live(d.c, 0x2ff, 1), -ENOENT);
-    ASSERT_OK(kfs_cache_fill_begin(d.c, 0x2ff, name, &fd, &kerr), kerr);
+    ASSERT_OK(kfs_cache_fill_begin(d.c, 0x2ff, 0, false, name, &fd, &kerr), kerr);
     ASSERT_EQ(write(fd, "abc", 3), 3);
     ASSERT_OK(kfs_cache_fill_end(d.c, name, 0x2ff, 1, false, &kerr), kerr);
     ASSERT(present(&d, "f/ff/2ff-1"));
@@ -200,7 +200,7 @@ TEST(cache_moves)
     ASSERT_EQ(kfs_cache_each_live(d.c, sum_inos, &sum, &kerr), 0);
     ASSERT_EQ(sum, 0x2ff);
     ASSERT_EQ(kfs_cache_create_live(d.c, 0x2ff, &fd2, &kerr), -EEXIST);
-    ASSERT_OK(kfs_cache_fill_begin(d.c, 0x2ff, name, &fd2, &kerr), kerr);
+    ASSERT_OK(kfs_cache_fill_begin(d.c, 0x2ff, 0, false, name, &fd2, &kerr), kerr);
     ASSERT_EQ(kfs_cache_fill_end(d.c, name, 0x2ff, 9, true, &kerr),
               -EEXIST); /* live data is never overwritten */
     kfs_cache_fill_abort(d.c, name);
@@ -225,6 +225,17 @@ TEST(cache_moves)
     den_close(&d);
 }
 
+/* An index that was not completed, as a crash leaves it. */
+static void make_unclean(struct den *d)
+{
+    char path[900];
+    uint64_t zero = 0;
+    snprintf(path, sizeof path, "%s/index", d->path);
+    int fd = open(path, O_WRONLY);
+    ASSERT(fd >= 0 && pwrite(fd, &zero, 8, 56) == 8); /* the checksum of its header */
+    close(fd);
+}
+
 TEST(cache_scan_keeps_the_newest_version)
 {
     struct den d;
@@ -236,7 +247,11 @@ TEST(cache_scan_keeps_the_newest_version)
     ASSERT(link(from, to) == 0);
     snprintf(to, sizeof to, "%s/f/51/not-ours", d.path);
     ASSERT(link(from, to) == 0);
-    den_reopen(&d, 0);
+    kfs_cache_close(d.c);
+    make_unclean(&d);
+    ASSERT_OK(kfs_cache_open(d.path, VOLUME, 0, &d.c, &d.rebooted, &kerr), kerr);
+    ASSERT(present(&d, "f/51/51-12")); /* nobody waits for the scan */
+    kfs_cache_keep(d.c);
     ASSERT(present(&d, "f/51/51-13") && !present(&d, "f/51/51-12") && present(&d, "f/51/not-ours"));
     den_close(&d);
 }
@@ -494,11 +509,12 @@ TEST(cache_eviction)
     ASSERT_OK(kfs_cache_create_live(d.c, 50, &fd, &kerr), kerr);
     close(fd);
     kfs_cache_touch(d.c, 1);
-    close(kfs_cache_open_clean(d.c, 2, 1, O_RDONLY));
+    close(kfs_cache_open_clean(d.c, 2, 1, O_RDONLY)); /* by whom it was brought for */
+    close(kfs_cache_open_clean(d.c, 2, 1, O_RDONLY)); /* again */
     ASSERT(kfs_cache_evict(d.c, used / 2) > 0);
     ASSERT_EQ(e.n, 5);
     ASSERT(present(&d, "f/01/1-1") && present(&d, "f/02/2-1") && !present(&d, "f/03/3-1") &&
-           present(&d, "f/0a/a-1"));
+           !present(&d, "f/07/7-1") && present(&d, "f/0a/a-1"));
     ASSERT(kfs_cache_evict(d.c, 0) > 0);
     ASSERT_EQ(kfs_cache_used_bytes(d.c), 0);
     ASSERT_EQ(e.n, 10);
@@ -549,8 +565,8 @@ TEST(cache_partial_becomes_whole)
         add_clean(&d, ino, 1, 8000);
     ASSERT_OK(kfs_cache_partial_create(d.c, 0x99, 7, 60000, &fd, &kerr), kerr);
     ASSERT(present(&d, "p/99-7"));
-    /* Room is made for what it will be: 100000 less a tenth for all. */
-    ASSERT(kfs_cache_used_bytes(d.c) <= 30000 && !present(&d, "f/01/1-1") && present(&d, "f/0a/a-1"));
+    /* Room is made for what it will be. */
+    ASSERT(kfs_cache_used_bytes(d.c) <= 40000 && !present(&d, "f/01/1-1") && present(&d, "f/0a/a-1"));
     ASSERT_EQ(kfs_cache_partial_create(d.c, 0x99, 7, 1, &fd2, &kerr), -EEXIST);
     ASSERT_EQ(kfs_cache_partial_open(d.c, 0x99, 8, O_RDONLY), -ENOENT);
     ASSERT_EQ(kfs_cache_open_clean(d.c, 0x99, 7, O_RDONLY), -ENOENT);
@@ -634,7 +650,7 @@ static void full_cache(void *arg)
     CHILD_CHECK(1, kfs_cache_open(path, VOLUME, 0, &c, &rebooted, &kerr) == 0);
     CHILD_CHECK(2, kfs_cache_on_tmpfs(c));
     for (kfs_ino_t ino = 1; ino <= 1000; ino++) { /* more files than fit: the oldest give way */
-        CHILD_CHECK(3, kfs_cache_fill_begin(c, ino << 8, name, &fd, &kerr) == 0);
+        CHILD_CHECK(3, kfs_cache_fill_begin(c, ino << 8, 0, false, name, &fd, &kerr) == 0);
         CHILD_CHECK(4, kfs_cache_fill_end(c, name, ino << 8, 1, false, &kerr) == 0);
         if (ino == 1)
             held = fd;
