@@ -19,14 +19,19 @@ int kfs_cache_node(struct kfs_cache *c, kfs_ino_t ino, uint32_t type, struct kfs
     kfs_cache_name_ino(name, ino);
     int fd = openat(c->n_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {
-        /* The mode is whatever the umask left: chmod. */
-        int rc = mknodat(c->n_fd, name, (type & S_IFMT) | 0600, 0) < 0 && errno != EEXIST ? -errno : 0;
-        if (rc < 0 || fchmodat(c->n_fd, name, 0666, 0) < 0)
+        if (mknodat(c->n_fd, name, (type & S_IFMT) | 0600, 0) < 0 && errno != EEXIST)
             return KFS_FAIL(err, errno, "cannot make '%s/n/%s': %s", c->places[0].dir, name, strerror(errno));
         fd = openat(c->n_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     }
     if (fd < 0)
         return KFS_FAIL(err, errno, "cannot open '%s/n/%s': %s", c->places[0].dir, name, strerror(errno));
+    /* The mode is whatever the umask left. Whoever finds it so mends it: another thread may have made the node a moment ago and not come this far. */
+    struct stat st;
+    if (fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 0666) != 0666 && fchmodat(c->n_fd, name, 0666, 0) < 0 && errno != ENOENT) {
+        int e = errno;
+        close(fd);
+        return KFS_FAIL(err, e, "cannot open '%s/n/%s' to all: %s", c->places[0].dir, name, strerror(e));
+    }
     return fd;
 }
 

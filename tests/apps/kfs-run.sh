@@ -147,4 +147,11 @@ for c in status stats flush config 'cache evict'; do
     "$KFS_BIN/kfs" $c --json --volume "$URL" | "$PYTHON" -m json.tool >"$T/out" 2>&1
     t_check "kfs-json-${c// /-}" "[ $? -eq 0 ]" "$(cat "$T/out")"
 done
+
+# Every commit that changed content, and what it stored, is counted; one that changed nothing is not.
+counted() { "$KFS_BIN/kfs" stats --json --volume "$URL" | sed -n 's/.*"'"$1"'":\([0-9]*\).*/\1/p'; }
+commits=$(counted commits) stored=$(counted stored_bytes)
+krun sh -c 'head -c 3000 /dev/zero >"$1/small"; head -c 100000 /dev/urandom >"$1/large"; cp -p "$1/large" "$1/same"; : >>"$1/large"' sh "$P"
+t_check kfs-stats-commits "[ $(($(counted commits) - commits)) -eq 3 ]" "$(counted commits) commits after $commits"
+t_check kfs-stats-stored-bytes "[ $(($(counted stored_bytes) - stored)) -ge 203000 ]" "$(counted stored_bytes) bytes after $stored"
 kfs_done

@@ -5,6 +5,10 @@
 # Runner   suite_have: is the suite here? suite_install: get it (root). suite_run SIDE DIR LOG: run it in DIR; programs start with "${ON[@]}", which is
 #          empty for the plain directory. suite_cases SIDE LOG: print the lines.
 # Users    Suites that change their user set SUITE_USERS=1: then a kfsd for several users serves the volume.
+# Own      What no registry has lies under $SUITES (see README.md): suite_foreign PATH says whether it does; without it the suite is skipped.
+# Proof    While a suite runs on the volume, kfsd's counters must rise (opens, commits, stored bytes, calls), one and the same kfsd must serve from the
+#          first to the last moment, no commit may fail, and the prefix must not exist on the host. Else the row is void, whatever its cases say.
+#          build/suites/NAME.proof has the figures.
 # Failures What fails on the volume and not in the plain directory is a failure, unless exceptions.list names it with a reason.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/lib.sh"
 SUITE=$(basename "$0" .sh)
@@ -23,6 +27,38 @@ suite_apt() { # PACKAGE…
 suite_cargo() { # CRATE VERSION
     t_have cargo || return 1
     CARGO_TARGET_DIR=$SUITE_TOOLS/target cargo install --quiet --root "$SUITE_TOOLS" "$1" --version "$2" >"$SUITES_OUT/$SUITE.install" 2>&1
+}
+
+suite_foreign() { # PATH under $SUITES
+    [ -n "${SUITES:-}" ] && [ -e "$SUITES/$1" ] && return 0
+    echo "'$1' is looked for in the directory that SUITES names (now: '${SUITES:-}'); tests/suites/README.md says what belongs there" >"$SUITES_OUT/$SUITE.install"
+    return 1
+}
+
+# What kfsd counted so far: `epoch NAME`, `opens N`, `commits N`, `stored_bytes N`, `calls N`, `failed_commits N`.
+suite_counters() {
+    "$KFS_BIN/kfs" status --json --volume "$URL" | "$PY" -c '
+import json, sys
+s = json.load(sys.stdin)
+t, o = s["tiers"], s["ops"]
+for k, v in (("epoch", s["kfsd"]["epoch"]), ("opens", o.get("OPEN", 0)), ("commits", s["commits"]), ("stored_bytes", s["stored_bytes"]),
+             ("calls", t["shm"] + t["kernel"] + t["kfsd"]), ("failed_commits", s["failed_commits"])):
+    print(k, v)'
+}
+suite_prove() { # BEFORE AFTER: why the run on the volume proves nothing; empty when it does. Writes NAME.proof.
+    local key before after
+    while read -r key before && read -r key after <&3; do
+        case $key in
+        epoch) [ "$before" = "$after" ] || echo "another kfsd served the end of it" ;;
+        failed_commits) [ "$after" = 0 ] || echo "$after commits failed" ;;
+        *)
+            echo "$key $((after - before))" >>"$SUITES_OUT/$SUITE.proof"
+            [ "$after" -gt "$before" ] || echo "$key did not rise ($before, then $after)"
+            ;;
+        esac
+    done <"$1" 3<"$2"
+    [ -s "$2" ] || echo "kfsd did not answer"
+    [ ! -e "$P" ] || echo "'$P' exists on the host"
 }
 
 suite_kfsd_for_users() {
@@ -54,7 +90,8 @@ suite_main() {
         exit 0
     fi
     kfs_volume
-    local side start
+    local side start holder
+    rm -f "$SUITES_OUT/$SUITE.proof"
     for side in plain kfs; do
         ON=()
         local dir=$T/plain/$SUITE
@@ -64,11 +101,32 @@ suite_main() {
             ON=("$KFS_BIN/kfs-run" --create --at "$P=$URL" --)
         fi
         "${ON[@]}" mkdir -p "$dir"
+        if [ $side = kfs ]; then
+            # A program that only waits keeps a private kfsd, and with it its counters, from the first moment to the last.
+            mkfifo "$T/hold"
+            "${ON[@]}" cat "$T/hold" &
+            holder=$!
+            exec 8>"$T/hold"
+            suite_counters >"$T/before"
+        fi
         start=$SECONDS
-        suite_run $side "$dir" "$SUITES_OUT/$SUITE.$side.log" </dev/null
+        suite_run $side "$dir" "$SUITES_OUT/$SUITE.$side.log" </dev/null 8>&-
         echo $((SECONDS - start)) >"$SUITES_OUT/$SUITE.$side.seconds"
+        if [ $side = kfs ]; then
+            "$KFS_BIN/kfs" flush --volume "$URL" >/dev/null
+            suite_counters >"$T/after"
+            exec 8>&-
+            wait "$holder"
+            suite_prove "$T/before" "$T/after" >"$T/void"
+        fi
         suite_cases $side "$SUITES_OUT/$SUITE.$side.log" | LC_ALL=C sort -u >"$SUITES_OUT/$SUITE.$side"
     done
+    if [ -s "$T/void" ]; then
+        echo "void $(paste -sd';' "$T/void")" >>"$SUITES_OUT/$SUITE.proof"
+        t_fail "$SUITE/through-the-volume" "$(paste -sd';' "$T/void")"
+    else
+        t_pass "$SUITE/through-the-volume"
+    fi
     local word name why
     while read -r word name why; do
         case $word in

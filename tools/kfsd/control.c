@@ -2,7 +2,7 @@
  *
  * CONTROL: path = command, path2 = argument. The answer is one JSON object; of a failure it is {"error": text} with the status -errno.
  *   status         the volume, this kfsd, its cache, clients, live files, tiers
- *   stats          counters: tiers, operations, commits that failed
+ *   stats          counters: tiers, operations, commits (that changed content, that failed) and what they stored
  *   info PATH      inode, attributes, version, where its bytes are, cache level (none, file, live), rows in shared memory. The symlink itself
  *   explain PATH   in words: what would serve a stat and an open of it now, and why
  *   flush          commit everything live, durably
@@ -52,6 +52,13 @@ static void put_tiers(struct kfs_buf *b, struct kfsd_vol *v)
     kfsd_stats_sum(v, t);
     kfs_buf_printf(b, ",\"tiers\":{\"shm\":%llu,\"kernel\":%llu,\"kfsd\":%llu}", (unsigned long long)t[KFS_TIER_SHM],
                    (unsigned long long)t[KFS_TIER_KERNEL], (unsigned long long)t[KFS_TIER_KFSD]);
+}
+
+static void put_commits(struct kfs_buf *b, struct kfsd_vol *v)
+{
+    put_u64(b, "commits", atomic_load(&v->commit_count));
+    put_u64(b, "failed_commits", atomic_load(&v->failed_count));
+    put_u64(b, "stored_bytes", atomic_load(&v->stored_bytes));
 }
 
 static void put_ops(struct kfs_buf *b, struct kfsd_vol *v)
@@ -136,7 +143,7 @@ static int do_status(struct kfsd_req *r, struct kfs_buf *b)
     put_u64(b, "live", live);
     put_u64(b, "uncommitted", uncommitted);
     put_u64(b, "orphans", orphans);
-    put_u64(b, "failed_commits", atomic_load(&v->failed_count));
+    put_commits(b, v);
     put_tiers(b, v);
     put_ops(b, v);
     return kfs_buf_append_str(b, "}");
@@ -167,7 +174,7 @@ static int do_stats(struct kfsd_req *r, struct kfs_buf *b)
 {
     struct kfsd_vol *v = r->vol;
     kfs_buf_printf(b, "{\"clients\":%u", atomic_load(&v->clients));
-    put_u64(b, "failed_commits", atomic_load(&v->failed_count));
+    put_commits(b, v);
     put_tiers(b, v);
     put_ops(b, v);
     put_limit(b, "upload", &kfs_limit_upload);

@@ -84,6 +84,8 @@ struct kfsd_vol {
     struct kfsd_file *queue, **queue_last;
     atomic_uint live_count;    /* live files and orphans */
     atomic_uint failed_count;  /* commits that failed since start */
+    atomic_ulong commit_count; /* commits that changed content since start */
+    atomic_ulong stored_bytes; /* what they wrote to objects and inline, as stored */
 
     pthread_mutex_t evicted;
     struct {

@@ -534,6 +534,16 @@ static int store(struct kfsd_vol *v, struct kfsd_file *f, int fd, const struct k
     return r < 0 ? r : kfs_store_commit_wait(k, d, err);
 }
 
+/* Of a pack that several files share, the file's own bytes count. */
+static void commit_counted(struct kfsd_vol *v, const struct kfs_content_delta *d)
+{
+    uint64_t bytes = d->to_inline ? d->inline_len : d->object_count > d->own_count ? d->size_bytes : 0;
+    for (size_t i = 0; i < d->own_count; i++)
+        bytes += d->object_bytes[i];
+    atomic_fetch_add_explicit(&v->commit_count, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&v->stored_bytes, bytes, memory_order_relaxed);
+}
+
 static int commit_once(struct kfsd_vol *v, struct kfsd_file *f, bool deep, bool alone, bool durable, struct kfs_err *ret_err)
 {
     struct kfs_err local = {0}, *err = ret_err ? ret_err : &local;
@@ -564,6 +574,8 @@ static int commit_once(struct kfsd_vol *v, struct kfsd_file *f, bool deep, bool 
         KFS_FAULT("commit.meta");
         if (r == -ENOENT || r == -ESTALE)
             kfs_store_commit_undo(v->store, d);
+        else if (r == 0 && d->changed)
+            commit_counted(v, d);
     }
     kfs_content_release(&old);
     if (d)
