@@ -43,7 +43,7 @@ kfsd_stop TERM
 # A directory in which nothing can be made or removed any more.
 if t_root && chattr +i "$T/want" 2>/dev/null; then
     chattr -i "$T/want"
-    trap 'chattr -R -i "$T/c1" "$T/c2" 2>/dev/null; kfs_cleanup' EXIT
+    trap 'rc=$?; chattr -R -i "$T/c1" "$T/c2" 2>/dev/null; (exit $rc); kfs_cleanup' EXIT
     same
     cold
     find "$C1" "$C2" -type d -exec chattr +i {} +
