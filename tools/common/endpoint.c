@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/rand.h"
 #include "tools/common/lockfile.h"
-#include "tools/common/volume.h"
+#include "tools/common/volume_url.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

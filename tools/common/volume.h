@@ -19,8 +19,8 @@
 #include "blockstore/cache_file.h"
 #include "meta/meta.h"
 #include "tools/common/lockfile.h"
+#include "tools/common/volume_url.h"
 
-#define KFS_VOLUME_URL_MAX 1024
 
 struct kfs_volume {
     char url[KFS_VOLUME_URL_MAX + 8];
@@ -50,13 +50,6 @@ struct kfs_volume_options {
     bool ask;                 /* for the secret on the terminal, if need be */
     struct kfs_store_options store; /* its keys are filled in here */
 };
-
-/* "sqlite:PATH" -> absolute PATH; "mysql://…" stays as it is (the file need not exist, its directory must). -EINVAL: unknown or unsupported scheme, with the cure in err. */
-int kfs_volume_url_path(const char *url, char *buf, size_t cap, struct kfs_err *err);
-
-/* Do both name the same volume? Of a server's URL its hosts and database count, not user and options. */
-bool kfs_volume_url_same(const char *a, const char *b);
-bool kfs_volume_is_embedded(const char *path); /* a database file here, not a server */
 
 /* Make a new volume. store_url NULL: "file:PATH.objects". -EEXIST: there is one already. ret may be NULL. */
 int kfs_volume_format(const char *url, const char *store_url, const char *name, struct kfs_meta_volume *ret, struct kfs_err *err);
